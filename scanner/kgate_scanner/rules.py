@@ -55,7 +55,7 @@ class Rule:
 
 
 def merge(tables: Iterable[Iterable[Rule]]) -> Mapping[str, Rule]:
-    """Return all rules by id in the order of their ids; raises InvalidInput for an id used twice."""
+    """Return all rules by id, ordered; raises InvalidInput for an id used twice."""
     merged: dict[str, Rule] = {}
     for rule in (rule for table in tables for rule in table):
         if merged.setdefault(rule.id, rule) is not rule:
