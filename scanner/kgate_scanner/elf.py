@@ -1,0 +1,363 @@
+"""A strict, minimal reader of ELF64 little-endian files (System V gABI, chapters 4 and 5).
+
+Every table and every string is checked against the file before it is touched; what does not fit is
+recorded as damage and left out, never raised. Contents are handed out as slices of the caller's
+memory, not copied (string tables excepted, up to `MAX_STRINGS`). The work is linear in the file
+size whatever the headers claim.
+
+It does not interpret host code, apply relocations, demangle, or read ELF32 and big-endian files:
+these are recognised and reported.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from kgate_core.evidence import Finding, Severity
+from kgate_scanner.filekind import FileKind, identify
+from kgate_scanner.rules import Rule
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["RULES", "Damage", "Elf", "FileKind", "Header", "Note", "Section", "Segment", "Symbol"]
+__all__ += ["identify"]
+
+MAX_SECTIONS: Final = 1 << 20  # headers; the largest known cubin has 40,000
+MAX_STRINGS: Final = 256 * 1024**2  # bytes of one string table
+MAX_NAME: Final = 32 * 1024  # bytes of one name; the longest mangled names are near 10 KiB
+MAX_DAMAGE: Final = 64  # entries kept; the rest is counted
+MAX_NOTES: Final = 4096  # notes of one section
+
+DAMAGED: Final = Rule(
+    "KG-ELF-001",
+    Severity.HIGH,
+    "Damaged ELF file",
+    "A header, table or name points outside the file or contradicts another. Loaders and scanners "
+    "may then see different contents in the same bytes.",
+    "Rebuild the file with an unmodified toolchain, or refuse it.",
+)
+RULES: Final = (DAMAGED,)
+
+SHT_NOBITS: Final = 8
+SHT_NOTE: Final = 7
+ET_REL: Final = 1
+_SHN_XINDEX: Final = 0xFFFF
+_PN_XNUM: Final = 0xFFFF
+_PT_LOAD: Final = 1
+_EM_X86_64: Final = 62
+_EM_AARCH64: Final = 183
+_EM_CUDA: Final = 190
+_CUDA_NOBITS: Final = frozenset({0x70000007, 0x70000009, 0x7000000A, 0x70000015})
+"""Sections of cubins without bytes: global, local, shared and reserved shared memory (observed)."""
+_RELATIVE: Final = {_EM_X86_64: 8, _EM_AARCH64: 1027}  # psABI relocation numbers
+_SHT_RELA: Final = 4
+
+_EHDR: Final = struct.Struct("<16sHHIQQQIHHHHHH")
+_SHDR: Final = struct.Struct("<IIQQQQIIQQ")
+_PHDR: Final = struct.Struct("<IIQQQQQQ")
+_SYM: Final = struct.Struct("<IBBHQQ")
+_RELA: Final = struct.Struct("<QIIq")
+_NHDR: Final = struct.Struct("<III")
+_MODULE_SECTIONS: Final = frozenset(
+    {".modinfo", "__versions", ".gnu.linkonce.this_module", "__ksymtab", "__ksymtab_gpl"}
+)
+
+
+class Damage(NamedTuple):
+    """One thing that is wrong with the file and where (byte offset)."""
+
+    seen: str
+    offset: int
+
+
+class Header(NamedTuple):
+    """The fields of the ELF header that say what the file is."""
+
+    os_abi: int
+    abi_version: int
+    type: int
+    machine: int
+    version: int
+    entry: int
+    flags: int
+
+
+class Section(NamedTuple):
+    """One section header with its name; offset and size are as claimed, see `Elf.content`."""
+
+    number: int
+    name: str
+    type: int
+    flags: int
+    address: int
+    offset: int
+    size: int
+    link: int
+    info: int
+    align: int
+    entry_size: int
+
+
+class Segment(NamedTuple):
+    """One program header."""
+
+    type: int
+    flags: int
+    offset: int
+    address: int
+    physical: int
+    file_size: int
+    memory_size: int
+    align: int
+
+
+class Symbol(NamedTuple):
+    """One symbol; `number` is its place in the table, `section` where it is defined."""
+
+    number: int
+    name: str
+    info: int
+    other: int
+    section: int
+    value: int
+    size: int
+
+
+class Note(NamedTuple):
+    """One entry of a note section."""
+
+    owner: str
+    type: int
+    content: memoryview
+    offset: int
+
+
+class Elf:
+    """One ELF64 file in memory; construction reads headers and names and never raises."""
+
+    def __init__(self, data: memoryview) -> None:
+        self.data: Final = data
+        self.damage: Final[list[Damage]] = []
+        self.damage_count = 0
+        self.header: Header | None = None
+        self.sections: tuple[Section, ...] = ()
+        self.segments: tuple[Segment, ...] = ()
+        self._strings: tuple[int, bytes] = (0, b"")
+        self._names_left = 64 * 1024 + 8 * len(data)  # bytes; overlapping names must stay linear
+        self._read()
+
+    @property
+    def kind(self) -> FileKind:
+        """What the file is, told by header and section names."""
+        kind = identify(bytes(self.data[:64]))
+        if kind is FileKind.ELF_OBJECT and any(s.name in _MODULE_SECTIONS for s in self.sections):
+            return FileKind.KERNEL_MODULE
+        return kind
+
+    @property
+    def is_relocatable(self) -> bool:
+        """True for ET_REL, whose addresses mean nothing yet."""
+        return self.header is not None and self.header.type == ET_REL
+
+    def findings(self, path: str) -> tuple[Finding, ...]:
+        """Return the damage seen so far as findings about `path`."""
+        found = [DAMAGED.finding(path, seen, offset=offset) for seen, offset in self.damage]
+        if self.damage_count > len(found):
+            more = f"{self.damage_count - len(found)} more places are damaged"
+            found.append(DAMAGED.finding(path, more))
+        return tuple(found)
+
+    def named(self, name: str) -> tuple[Section, ...]:
+        """Return all sections of that name, in the order of the table."""
+        return tuple(section for section in self.sections if section.name == name)
+
+    def content(self, section: Section) -> memoryview:
+        """Return the bytes of a section without copying; empty for SHT_NOBITS and bad ranges."""
+        end = section.offset + section.size
+        if not self._has_bytes(section) or end > len(self.data):
+            return self.data[:0]
+        return self.data[section.offset : end]
+
+    def file_offset(self, address: int) -> int | None:
+        """Return the file offset that PT_LOAD maps to a virtual address, or None."""
+        for segment in self.segments:
+            if segment.type == _PT_LOAD:
+                within = address - segment.address
+                if 0 <= within < segment.file_size:
+                    return segment.offset + within
+        return None
+
+    def symbols(self, table: Section, *, other: int = 0) -> Iterator[Symbol]:
+        """Yield the symbols whose st_other has all bits of `other`; a bad name is empty."""
+        content = self.content(table)
+        usable = len(content) - len(content) % _SYM.size
+        if usable != len(content):
+            self._damaged(f"symbol table {table.name} ends within a symbol", table.offset)
+        names = self._string_table(table.link, table.name)
+        for number, fields in enumerate(_SYM.iter_unpack(content[:usable])):
+            if fields[2] & other == other:
+                name = self._text(names, fields[0])
+                yield Symbol(number, name, *fields[1:])
+
+    def notes(self, section: Section) -> Iterator[Note]:
+        """Yield the notes of one SHT_NOTE section, 4-byte aligned (gABI, "Note Section")."""
+        content = self.content(section)
+        at = 0
+        for _ in range(MAX_NOTES):
+            if at + _NHDR.size > len(content):
+                break
+            owner_size, size, kind = _NHDR.unpack_from(content, at)
+            start = at + _NHDR.size + _aligned(owner_size)
+            if start + size > len(content):
+                self._damaged(f"a note in {section.name} ends outside it", section.offset + at)
+                return
+            owner = bytes(content[at + _NHDR.size : at + _NHDR.size + min(owner_size, 64)])
+            text = owner.rstrip(b"\0").decode("ascii", "replace")
+            yield Note(text, kind, content[start : start + size], section.offset + start)
+            at = start + _aligned(size)
+
+    def relative_relocations(self, low: int, high: int) -> dict[int, int]:
+        """Return place -> addend of the RELATIVE relocations with `low <= place < high`."""
+        wanted = _RELATIVE.get(self.header.machine if self.header else 0)
+        found: dict[int, int] = {}
+        for section in self.sections:
+            if section.type == _SHT_RELA and not self.is_relocatable:
+                content = self.content(section)
+                usable = len(content) - len(content) % _RELA.size
+                rows = _RELA.iter_unpack(content[:usable])
+                found |= {
+                    at: add for at, kind, _, add in rows if low <= at < high and kind == wanted
+                }
+        return found
+
+    def _read(self) -> None:
+        """Read all tables in five steps; each stops at its own damage."""
+        data = self.data
+        # 1: a header of the one flavour that is read here
+        if len(data) < _EHDR.size:
+            self._damaged(f"{len(data)} bytes are too few for an ELF header", 0)
+            return
+        fields = _EHDR.unpack_from(data, 0)
+        ident, kind, machine, version, entry, phoff, shoff, flags = fields[:8]
+        ehsize, phentsize, phnum, shentsize, shnum, shstrndx = fields[8:]
+        if ident[:4] != b"\x7fELF":
+            self._damaged("the ELF magic is missing", 0)
+            return
+        if ident[4:6] != b"\x02\x01":
+            self._damaged(f"ELF class {ident[4]} with data encoding {ident[5]} is not read", 4)
+            return
+        self.header = Header(ident[7], ident[8], kind, machine, version, entry, flags)
+        if ehsize != _EHDR.size:
+            self._damaged(f"the ELF header claims {ehsize} bytes", 52)
+        # 2: the section table, with the escapes for large counts in section 0 (gABI, "Sections")
+        table = self._table(shoff, shnum or 1, shentsize, _SHDR, "section") if shoff else None
+        if table is not None:
+            zero = _SHDR.unpack_from(table, 0)
+            count = shnum or zero[5]
+            names_index = zero[6] if shstrndx == _SHN_XINDEX else shstrndx
+            phnum = zero[7] if phnum == _PN_XNUM else phnum
+            table = self._table(shoff, count, shentsize, _SHDR, "section")
+        # 3: names come from the table that section `names_index` holds
+        if table is not None:
+            self._read_sections(table, names_index)
+        # 4: program headers
+        segments = self._table(phoff, phnum, phentsize, _PHDR, "program") if phnum else None
+        if segments is not None:
+            self.segments = tuple(map(Segment._make, _PHDR.iter_unpack(segments)))
+            for number, segment in enumerate(self.segments):
+                if segment.offset + segment.file_size > len(data):
+                    seen = f"program header {number} ends at {segment.offset + segment.file_size}"
+                    self._damaged(f"{seen}, the file at {len(data)}", phoff)
+        # 5: no two sections may claim the same bytes
+        self._check_overlaps()
+
+    def _table(
+        self, offset: int, count: int, size: int, layout: struct.Struct, what: str
+    ) -> memoryview | None:
+        if size != layout.size:
+            self._damaged(f"{what} headers of {size} bytes", 54)
+        elif count > MAX_SECTIONS:
+            self._damaged(f"{count} {what} headers are more than {MAX_SECTIONS}", offset)
+        elif offset + count * size > len(self.data):
+            seen = f"{count} {what} headers at {offset} end outside the file of {len(self.data)}"
+            self._damaged(f"{seen} bytes", min(offset, len(self.data)))
+        else:
+            return self.data[offset : offset + count * size]
+        return None
+
+    def _read_sections(self, table: memoryview, names_index: int) -> None:
+        headers = list(_SHDR.iter_unpack(table))
+        if names_index >= len(headers):
+            self._damaged(f"section names are said to be in section {names_index}", 62)
+            names = b""
+        else:
+            names = self._string_bytes(headers[names_index][4], headers[names_index][5])
+        sections = []
+        size = len(self.data)
+        for index, fields in enumerate(headers):
+            section = Section(index, self._text(names, fields[0]) if fields[1] else "", *fields[1:])
+            if (
+                index
+                and section.type not in {0, SHT_NOBITS}
+                and section.offset + section.size > size
+            ):
+                seen = f"section {section.name or index} ends at {section.offset + section.size}"
+                self._damaged(f"{seen}, the file at {size}", min(section.offset, size))
+            sections.append(section)
+        self.sections = tuple(sections)
+
+    def _has_bytes(self, section: Section) -> bool:
+        if section.type in {0, SHT_NOBITS}:
+            return False
+        is_cuda = self.header is not None and self.header.machine == _EM_CUDA
+        return not (is_cuda and section.type in _CUDA_NOBITS)
+
+    def _check_overlaps(self) -> None:
+        held = sorted(
+            (section.offset, section.size, section.number)
+            for section in self.sections
+            if section.size and self._has_bytes(section)
+        )
+        end, holder = 0, 0
+        for offset, size, index in held:
+            if offset < end:
+                first, second = self.sections[holder].name, self.sections[index].name
+                self._damaged(f"sections {first} and {second} share bytes", offset)
+            if offset + size > end:
+                end, holder = offset + size, index
+
+    def _string_table(self, index: int, user: str) -> bytes:
+        if not 0 < index < len(self.sections):
+            self._damaged(f"{user} names string table {index}, which does not exist", 0)
+            return b""
+        if index != self._strings[0]:
+            section = self.sections[index]
+            self._strings = (index, self._string_bytes(section.offset, section.size))
+        return self._strings[1]
+
+    def _string_bytes(self, offset: int, size: int) -> bytes:
+        if offset + size > len(self.data) or size > MAX_STRINGS:
+            self._damaged(
+                f"a string table of {size} bytes does not fit", min(offset, len(self.data))
+            )
+            return b""
+        return bytes(self.data[offset : offset + size])
+
+    def _text(self, table: bytes, at: int) -> str:
+        end = table.find(b"\0", at, at + MAX_NAME + 1)
+        if end < 0 or self._names_left < 0:
+            self._damaged(f"the name at {at} has no end within its string table", 0)
+            return ""
+        self._names_left -= end - at
+        return table[at:end].decode("utf-8", "replace")
+
+    def _damaged(self, seen: str, offset: int) -> None:
+        self.damage_count += 1
+        if len(self.damage) < MAX_DAMAGE:
+            self.damage.append(Damage(seen, offset))
+
+
+def _aligned(size: int) -> int:
+    return (size + 3) & ~3
