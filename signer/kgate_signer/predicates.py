@@ -1,0 +1,146 @@
+"""The statements that kgate signs about one variant, each built from checked values.
+
+One predicate per statement, the same subjects in each: the manifest first, then its files. The
+decision is SLSA's verification summary, the bill of materials is CycloneDX's own type, the way a
+kernel came is kgate's `import/v1` (kgate built nothing, so it claims no build provenance). Nothing
+is signed here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, Final
+
+from kgate_core import strictjson
+from kgate_core.clock import write_time
+from kgate_core.errors import InvalidInput
+from kgate_core.statement import Statement, subjects_of
+from kgate_core.vsa import PREDICATE_TYPE as VSA_TYPE
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import datetime
+
+    from kgate_core.digest import Digest
+    from kgate_core.kernel import KernelRef, RepoType, Revision
+    from kgate_core.manifest import Manifest
+    from kgate_core.vsa import Vsa
+
+IMPORT_TYPE: Final = "https://kgate.dev/import/v1"
+SBOM_TYPE: Final = "https://cyclonedx.org/bom"
+
+
+class OidKind(StrEnum):
+    """How an upstream names a file's content."""
+
+    GIT_SHA1 = "git-sha1"
+    """The git blob id: sha1 over a header and the bytes."""
+    LFS_SHA256 = "lfs-sha256"
+    """The sha256 that a Git LFS pointer carries."""
+    NONE = "none"
+    """A folder of built kernels names nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamOid:
+    """A file's content as the upstream named it; compared with the bytes while they came in."""
+
+    kind: OidKind
+    value: str = ""
+
+    def to_json(self) -> dict[str, str]:
+        """Return the id as a JSON object."""
+        return {"kind": str(self.kind)} | ({"oid": self.value} if self.value else {})
+
+
+class UpstreamVerdict(StrEnum):
+    """What the upstream's own signature was found to be."""
+
+    VERIFIED = "verified"
+    MISSING = "missing"
+    REJECTED = "rejected"
+    NOT_CHECKED = "not-checked"
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamSignature:
+    """The verdict on the publisher's signature, and whose it is."""
+
+    verdict: UpstreamVerdict
+    detail: str = ""
+    """One sentence: what was compared or what failed."""
+    identity: str = ""
+    issuer: str = ""
+    bundle: Digest | None = None
+    """Digest of the publisher's bundle as it came."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the verdict as a JSON object without empty fields."""
+        fields = {
+            "verdict": str(self.verdict),
+            "detail": self.detail,
+            "identity": self.identity,
+            "issuer": self.issuer,
+            "bundle": "" if self.bundle is None else str(self.bundle),
+        }
+        return {name: value for name, value in fields.items() if value}
+
+
+@dataclass(frozen=True, slots=True)
+class ImportRecord:
+    """How one variant came here, as the store saw it."""
+
+    origin: str
+    repo_type: RepoType
+    repo: KernelRef
+    upstream_revision: Revision
+    pin: str
+    """What a person asked for: `v1`, or a commit."""
+    variant: str
+    oids: Mapping[str, UpstreamOid]
+    """For each file of the manifest, the upstream's name of its content."""
+    fetched_at: datetime
+    signature: UpstreamSignature
+
+    def to_predicate(self) -> dict[str, Any]:
+        """Return the predicate object of `import/v1`."""
+        return {
+            "origin": self.origin,
+            "repoType": str(self.repo_type),
+            "repo": str(self.repo),
+            "upstreamRevision": str(self.upstream_revision),
+            "pin": self.pin,
+            "variant": self.variant,
+            "files": {path: oid.to_json() for path, oid in self.oids.items()},
+            "fetchedAt": write_time(self.fetched_at),
+            "upstreamSignature": self.signature.to_json(),
+        }
+
+
+def vsa_statement(manifest: Manifest, vsa: Vsa) -> Statement:
+    """Return the decision about a manifest as a statement; raises InvalidInput on a mismatch."""
+    if vsa.manifest != manifest.digest:
+        raise InvalidInput(f"the decision is about {vsa.manifest}, not about {manifest.digest}")
+    return Statement.of(subjects_of(manifest), VSA_TYPE, vsa.to_predicate())
+
+
+def import_statement(manifest: Manifest, record: ImportRecord) -> Statement:
+    """Return how a variant came as a statement; raises InvalidInput if a file is unaccounted."""
+    if record.oids.keys() != manifest.by_path.keys():
+        odd = min(record.oids.keys() ^ manifest.by_path.keys())
+        raise InvalidInput(f"the import record and the manifest disagree about the file {odd!r}")
+    for path, oid in record.oids.items():
+        entry = manifest.by_path[path]
+        if oid.kind is OidKind.LFS_SHA256 and oid.value != entry.digest.hex:
+            raise InvalidInput(f"{path}: the upstream said sha256 {oid.value}, not {entry.digest}")
+    return Statement.of(subjects_of(manifest), IMPORT_TYPE, record.to_predicate())
+
+
+def sbom_statement(manifest: Manifest, bom: bytes) -> Statement:
+    """Return a CycloneDX document as a statement; raises InvalidInput if it is not one."""
+    what = "SBOM"
+    document = strictjson.loads(bom, what=what)
+    if strictjson.take(document, "bomFormat", str, what=what) != "CycloneDX":
+        raise InvalidInput(f"{what}: not a CycloneDX document")
+    return Statement.of(subjects_of(manifest), SBOM_TYPE, document)
