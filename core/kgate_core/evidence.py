@@ -11,6 +11,7 @@ from enum import IntEnum, StrEnum
 from typing import TYPE_CHECKING, Any
 
 from kgate_core import strictjson
+from kgate_core.clock import read_time, write_time
 from kgate_core.digest import Digest
 from kgate_core.errors import InvalidInput
 
@@ -202,6 +203,20 @@ class RuleResult:
             "hint": self.hint,
         }
 
+    @classmethod
+    def from_json(cls, data: Facts) -> RuleResult:
+        """Read what `to_json` wrote; raises InvalidInput."""
+        what = "rule result"
+        outcome = strictjson.take(data, "outcome", str, what=what)
+        if outcome not in set(Outcome):
+            raise InvalidInput(f"{what}: unknown outcome {outcome!r}")
+        return cls(
+            strictjson.take(data, "rule", str, what=what),
+            Outcome(outcome),
+            strictjson.take(data, "seen", str, what=what),
+            strictjson.take(data, "hint", str, what=what),
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Decision:
@@ -237,6 +252,23 @@ class Decision:
             "policy": self.policy,
             "policyDigest": str(self.policy_digest),
             "allowed": self.allowed,
-            "decidedAt": self.decided_at.isoformat().replace("+00:00", "Z"),
+            "decidedAt": write_time(self.decided_at),
             "results": [result.to_json() for result in self.results],
         }
+
+    @classmethod
+    def from_json(cls, data: Facts) -> Decision:
+        """Read what `to_json` wrote; raises InvalidInput if `allowed` does not follow from it."""
+        what = "decision"
+        decision = cls(
+            strictjson.take(data, "policy", str, what=what),
+            Digest.parse(strictjson.take(data, "policyDigest", str, what=what)),
+            tuple(
+                RuleResult.from_json(item)
+                for item in strictjson.take(data, "results", list, what=what)
+            ),
+            read_time(strictjson.take(data, "decidedAt", str, what=what), what=what),
+        )
+        if decision.allowed is not strictjson.take(data, "allowed", bool, what=what):
+            raise InvalidInput(f"{what}: 'allowed' does not follow from its rule results")
+        return decision
