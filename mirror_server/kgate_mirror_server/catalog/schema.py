@@ -1,0 +1,122 @@
+"""The catalog's tables, for SQLite and PostgreSQL alike.
+
+A row is a claim, never a proof: who serves a variant checks its signed bundles first. Changing a
+table means a new file under `migrations/versions/`; a test compares both.
+Times are text in RFC 3339 (UTC), digests are text `sha256:<hex>`, lists and maps are JSON.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    ForeignKey,
+    Integer,
+    MetaData,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+
+metadata: Final = MetaData()
+
+meta: Final = Table(
+    "meta",
+    metadata,
+    Column("id", Integer, CheckConstraint("id = 1", name="meta_one_row"), primary_key=True),
+    Column("generation", BigInteger, nullable=False),
+)
+"""One row; `generation` grows in every transaction that changes what clients or people see."""
+
+publication: Final = Table(
+    "publication",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("origin", Text, nullable=False),
+    Column("repo_type", Text, nullable=False),
+    Column("repo", Text, nullable=False),
+    Column("served", Text, nullable=False),
+    Column("upstream", Text, nullable=False),
+    Column("lane", Text, nullable=False),
+    Column("published_at", Text, nullable=False),
+    Column("depends", JSON, nullable=False),
+    UniqueConstraint("repo_type", "repo", "served", "lane", name="publication_once"),
+)
+
+branch: Final = Table(
+    "branch",
+    metadata,
+    Column("repo_type", Text, primary_key=True),
+    Column("repo", Text, primary_key=True),
+    Column("lane", Text, primary_key=True),
+    Column("version", Integer, primary_key=True, autoincrement=False),
+    Column(
+        "publication_id", Integer, ForeignKey("publication.id", ondelete="CASCADE"), nullable=False
+    ),
+)
+"""Which publication `vN` means now; earlier ones stay reachable by their commit."""
+
+published_variant: Final = Table(
+    "published_variant",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column(
+        "publication_id", Integer, ForeignKey("publication.id", ondelete="CASCADE"), nullable=False
+    ),
+    Column("variant", Text, nullable=False),
+    Column("manifest", Text, nullable=False, index=True),
+    Column("bundles", JSON, nullable=False),
+    Column("evidence", JSON, nullable=False),
+    UniqueConstraint("publication_id", "variant", name="published_variant_once"),
+)
+
+served_file: Final = Table(
+    "served_file",
+    metadata,
+    Column(
+        "variant_id",
+        Integer,
+        ForeignKey("published_variant.id", ondelete="CASCADE"),
+        primary_key=True,
+    ),
+    Column("path", Text, primary_key=True),
+    Column("size", BigInteger, nullable=False),
+    Column("digest", Text, nullable=False, index=True),
+    Column("oid", Text, nullable=False),
+    Column("lfs", Boolean, nullable=False),
+)
+
+denial: Final = Table(
+    "denial",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("origin", Text, nullable=False),
+    Column("repo_type", Text, nullable=False),
+    Column("repo", Text, nullable=False),
+    Column("upstream", Text, nullable=False),
+    Column("version", Integer),
+    Column("lane", Text, nullable=False),
+    Column("variant", Text, nullable=False),
+    Column("manifest", Text),
+    Column("reasons", JSON, nullable=False),
+    Column("denied_at", Text, nullable=False),
+    Column("evidence", JSON, nullable=False),
+    UniqueConstraint(
+        "origin", "repo_type", "repo", "upstream", "lane", "variant", name="denial_once"
+    ),
+)
+
+intake: Final = Table(
+    "intake",
+    metadata,
+    Column("kernel", Text, primary_key=True),
+    Column("lane", Text, primary_key=True),
+    Column("manifest", Text, nullable=False),
+    Column("evidence", JSON, nullable=False),
+)
+"""Evidence for variants on the way, by the package URL under which they will be served."""

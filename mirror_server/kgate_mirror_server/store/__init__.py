@@ -1,0 +1,1 @@
+"""Blob stores: bytes by digest. Which one is used is decided where the application is composed."""
