@@ -1,0 +1,13 @@
+"""Decides from evidence whether a kernel may be used, and says why.
+
+`evaluate` is a pure function; no evidence, no rule or no answer means deny. This part fetches,
+scans and signs nothing, and it imports no sibling: it works on ids and facts.
+"""
+
+from kgate_policy.document import load_policy
+from kgate_policy.evaluation import evaluate
+from kgate_policy.policy import Policy
+from kgate_policy.profiles import builtin_profile
+from kgate_policy.starter import starter_policy
+
+__all__ = ["Policy", "builtin_profile", "evaluate", "load_policy", "starter_policy"]

@@ -1,0 +1,220 @@
+"""Built-in rules about what the scanner saw in the files.
+
+Policy does not import the scanner: rules work on finding ids and facts in the ScanReport. Where
+a path alone is proof, the path is looked at too, so that a scanner's gap does not open a hole.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from kgate_core.evidence import Severity
+from kgate_policy.rules import Answer, Rule, denied, listed, passed, warned
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from kgate_core.evidence import Evidence, Finding
+    from kgate_policy.parameters import Parameters
+
+_NO_SCAN: Final = "there is no scan report"
+_BYTECODE: Final = (".pyc", ".pyo")
+_MODULES: Final = (".ko", ".ko.gz", ".ko.xz", ".ko.zst")
+_LIBRARY_SET: Final = frozenset({"KG-HOST-001", "KG-HOST-002", "KG-HOST-011", "KG-HOST-015"})
+_MALFORMED: Final = frozenset({"KG-ELF-001", "KG-HOST-012", "KG-HOST-014", "KG-HOST-019"})
+_CALLS_OUT: Final = frozenset({"KG-HOST-007", "KG-HOST-008", "KG-HOST-021"})
+_NOT_A_KERNEL: Final = frozenset(
+    {
+        "KG-FILE-003",
+        "KG-FILE-004",
+        "KG-FILE-005",
+        "KG-FILE-007",
+        "KG-FILE-008",
+        "KG-FILE-010",
+        "KG-FILE-011",
+        "KG-FILE-012",
+        "KG-FILE-015",
+        "KG-FILE-016",
+    }
+)
+
+
+def _name(finding: Finding) -> str:
+    where = finding.path if finding.line is None else f"{finding.path}:{finding.line}"
+    return f"{finding.rule} in {where}: {finding.seen}"
+
+
+def _findings(evidence: Evidence, wanted: Iterable[str]) -> list[Finding]:
+    ids = frozenset(wanted)
+    return [] if evidence.scan is None else [f for f in evidence.scan.findings if f.rule in ids]
+
+
+def _without(wanted: Iterable[str], fine: str) -> Callable[[Evidence, Parameters], Answer]:
+    """Return a check that denies if one of the findings is there."""
+    ids = frozenset(wanted)
+
+    def check(evidence: Evidence, _: Parameters) -> Answer:
+        if evidence.scan is None:
+            return denied(_NO_SCAN)
+        found = _findings(evidence, ids)
+        if found:
+            return denied(listed(map(_name, found)))
+        return passed(fine)
+
+    return check
+
+
+def _scan_complete(evidence: Evidence, _: Parameters) -> Answer:
+    scan = evidence.scan
+    if scan is None:
+        return denied(_NO_SCAN)
+    if scan.subject != evidence.manifest.digest:
+        return denied(f"the scan is of {scan.subject}, the variant is {evidence.manifest.digest}")
+    missing = [entry.path for entry in evidence.manifest.files if entry.path not in scan.files]
+    if missing:
+        return denied(f"not scanned: {listed(missing)}")
+    gaps = [finding for finding in scan.findings if finding.rule.startswith("KG-SCAN-")]
+    if gaps:
+        return denied(listed(map(_name, gaps)))
+    if not scan.complete:
+        return denied("the scanner did not finish: what it did not find proves nothing")
+    return passed(f"{scan.scanner} read all {len(evidence.manifest.files)} files")
+
+
+def _no_bytecode(evidence: Evidence, _: Parameters) -> Answer:
+    shipped = [
+        entry.path
+        for entry in evidence.manifest.files
+        if entry.path.lower().endswith(_BYTECODE) or "__pycache__" in entry.path.split("/")
+    ]
+    shipped += [f.path for f in _findings(evidence, {"KG-FILE-001"}) if f.path not in shipped]
+    if shipped:
+        return denied(f"bytecode: {listed(shipped)}")
+    return denied(_NO_SCAN) if evidence.scan is None else passed("source only")
+
+
+def _no_kernel_module(evidence: Evidence, _: Parameters) -> Answer:
+    found = [e.path for e in evidence.manifest.files if e.path.lower().endswith(_MODULES)]
+    found += [f.path for f in _findings(evidence, {"KG-FILE-002"}) if f.path not in found]
+    if found:
+        return denied(f"operating-system kernel module, not a GPU kernel: {listed(found)}")
+    return denied(_NO_SCAN) if evidence.scan is None else passed("GPU compute kernels only")
+
+
+def _severity(evidence: Evidence, parameters: Parameters) -> Answer:
+    if evidence.scan is None:
+        return denied(_NO_SCAN)
+    found = sorted(evidence.scan.findings, key=lambda finding: -finding.severity)
+    deny, warn = parameters.severity_deny, parameters.severity_warn
+    over = [finding for finding in found if finding.severity >= deny]
+    if over:
+        return denied(f"{len(over)} at or above {deny.label}: {listed(map(_name, over))}")
+    near = [finding for finding in found if finding.severity >= warn]
+    if near:
+        return warned(f"{len(near)} at or above {warn.label}: {listed(map(_name, near))}")
+    worst = evidence.scan.worst if found else Severity.INFO
+    return passed(f"{len(found)} findings, the worst is {worst.label}")
+
+
+def _sbom(evidence: Evidence, _: Parameters) -> Answer:
+    if evidence.sbom is None:
+        return denied("there is no SBOM")
+    return passed(f"SBOM {evidence.sbom}")
+
+
+RULES: Final = (
+    Rule(
+        "scan-complete",
+        "Scanned to the end",
+        "A scan that is missing, of other bytes or cut short says nothing: files made to break "
+        "parsers do exactly that.",
+        "Run `kgate sync` again; if the scanner stops at the same file, do not use the kernel.",
+        "Run-time kernels go through the same scanning as images.",
+        _scan_complete,
+    ),
+    Rule(
+        "no-bytecode",
+        "No Python bytecode",
+        "Python prefers a cached .pyc over the source beside it, and upstream's digest skips "
+        "bytecode: signed, untouched source can hide other code.",
+        "Ask the publisher to remove .pyc files and __pycache__ from the build.",
+        "What runs is what was reviewed.",
+        _no_bytecode,
+    ),
+    Rule(
+        "no-os-kernel-module",
+        "No operating-system kernel module",
+        "A .ko file runs with full rights inside the operating system. It shares nothing with "
+        "GPU compute kernels but the word.",
+        "Refuse the repository and tell its publisher.",
+        "GPU kernels and OS kernel modules are kept apart.",
+        _no_kernel_module,
+    ),
+    Rule(
+        "elf-well-formed",
+        "Libraries are well formed",
+        "A library that tools read in one way and the loader in another hides what it does.",
+        "Ask the publisher for a new build; do not use the file.",
+        "Binaries can be inspected.",
+        _without(_MALFORMED, "every library reads the same way for tools and loader"),
+    ),
+    Rule(
+        "only-kernel-files",
+        "Nothing but what a kernel needs",
+        "Programs, scripts, archives, pickles and files in disguise have no place in a kernel "
+        "and get around its checks.",
+        "Ask the publisher to leave the file out.",
+        "Artifacts hold what they say.",
+        _without(_NOT_A_KERNEL, "sources, libraries and data only"),
+    ),
+    Rule(
+        "no-startup-hook",
+        "No Python start-up hook",
+        "sitecustomize.py and .pth files run in every Python process that finds them.",
+        "Refuse the repository and tell its publisher.",
+        "A kernel changes nothing outside itself.",
+        _without({"KG-FILE-014"}, "no start-up hooks"),
+    ),
+    Rule(
+        "no-redirect",
+        "No redirect to another repository",
+        "A kernel-status.toml makes some clients load another repository than was reviewed.",
+        "Pin the destination itself if it is wanted.",
+        "The kernel that runs is the kernel that was reviewed.",
+        _without({"KG-FILE-006"}, "no redirect"),
+    ),
+    Rule(
+        "closed-library-set",
+        "Needs only itself and the platform",
+        "A library that is looked up outside the variant, or that replaces the platform's "
+        "functions, lets unreviewed code in.",
+        "Ask the publisher to ship the library or to link against the platform's.",
+        "The shared objects that are loaded are known beforehand.",
+        _without(_LIBRARY_SET, "every needed library is shipped or part of the platform"),
+    ),
+    Rule(
+        "no-calls-out",
+        "Neither network, programs nor credentials",
+        "A compute kernel multiplies matrices. One that opens connections, starts programs or "
+        "looks for credentials does something else.",
+        "Review the code with its publisher; grant an exception only for the digest reviewed.",
+        "Kernels do not talk to the outside.",
+        _without(_CALLS_OUT, "opens no connections, starts no programs"),
+    ),
+    Rule(
+        "severity-threshold",
+        "No finding above the threshold",
+        "What the scanner finds is graded; a profile says how much is too much.",
+        "Read the findings with `kgate show`, then use another version or ask the publisher.",
+        "Findings above the agreed severity block.",
+        _severity,
+    ),
+    Rule(
+        "sbom-present",
+        "Has an SBOM",
+        "An image's own SBOM does not list the shared objects that arrive at run time.",
+        "Run `kgate sync` again; it writes the SBOM.",
+        "What is loaded is in an SBOM.",
+        _sbom,
+    ),
+)
