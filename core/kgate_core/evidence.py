@@ -83,11 +83,12 @@ class Finding:
     def from_json(cls, data: Facts) -> Finding:
         """Read what `to_json` wrote; raises InvalidInput."""
         what = "finding"
+        rule = strictjson.take(data, "rule", str, what=what)
         offset, line = data.get("offset"), data.get("line")
         if not all(value is None or isinstance(value, int) for value in (offset, line)):
             raise InvalidInput("finding: offset and line are integers")
         return cls(
-            strictjson.take(data, "rule", str, what=what),
+            rule,
             Severity.parse(strictjson.take(data, "severity", str, what=what)),
             strictjson.take(data, "path", str, what=what),
             strictjson.take(data, "seen", str, what=what),

@@ -8,6 +8,7 @@ the server (`sync --locked`) and the client (`KGATE_LOCK`) read it.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -61,7 +62,7 @@ class Lock:
     def __post_init__(self) -> None:
         keys = [kernel.key for kernel in self.kernels]
         if len(set(keys)) != len(keys):
-            twice = next(key for key in keys if keys.count(key) > 1)
+            twice = Counter(keys).most_common(1)[0][0]
             raise InvalidInput(f"lock: {twice[0]} {twice[1]} in lane {twice[2]} stands twice")
         object.__setattr__(self, "kernels", tuple(sorted(self.kernels, key=lambda k: k.key)))
 

@@ -12,13 +12,12 @@ It does not check shapes: see the `take_*` readers below for that.
 from __future__ import annotations
 
 import json
+import math
 import re
-from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
+from collections import Counter
+from typing import Any, Final, NoReturn, TypeVar
 
 from kgate_core.errors import InvalidInput
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 JsonValue = Any  # JSON has no static shape: `take` gives it one
 T = TypeVar("T")
@@ -27,7 +26,9 @@ MAX_BYTES: Final = 8 * 1024 * 1024  # bytes; a bundle for 1,000 files stays unde
 MAX_DEPTH: Final = 64  # nested containers; signed documents need fewer than ten
 _MAX_INT: Final = 2**53 - 1  # RFC 8259 section 6: beyond it, readers lose digits
 _MAX_BMP: Final = 0xFFFF
-_STRUCTURE: Final = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{}]')
+# The closing quote is optional so that an unterminated string is passed over once, not once for
+# each quote in it; the possessive repeats keep no way back, which would cost memory.
+_STRUCTURE: Final = re.compile(r'"(?:[^"\\]++|\\.)*+"?|[\[\]{}]', re.DOTALL)
 
 
 def loads(data: bytes, *, what: str, max_bytes: int = MAX_BYTES, floats: bool = False) -> JsonValue:
@@ -42,7 +43,7 @@ def loads(data: bytes, *, what: str, max_bytes: int = MAX_BYTES, floats: bool = 
             object_pairs_hook=_unique_keys,
             parse_constant=_refuse_constant,
             parse_int=_integer,
-            parse_float=float if floats else _refuse_float,
+            parse_float=_finite_float if floats else _refuse_float,
         )
         if "\\u" in text:
             _check_surrogates(value)
@@ -86,8 +87,10 @@ def take_strings(data: JsonValue, key: str, *, what: str) -> tuple[str, ...]:
     return tuple(values)
 
 
-def refuse_unknown(data: Mapping[str, JsonValue], known: set[str], *, what: str) -> None:
-    """Raise InvalidInput if an object carries a key that is not in `known`."""
+def refuse_unknown(data: JsonValue, known: set[str], *, what: str) -> None:
+    """Raise InvalidInput unless this is an object all of whose keys are in `known`."""
+    if not isinstance(data, dict):
+        raise InvalidInput(f"{what}: expected an object, found {type(data).__name__}")
     unknown = sorted(set(data) - known)
     if unknown:
         raise InvalidInput(f"{what}: unknown field {unknown[0]!r}; known are {sorted(known)}")
@@ -96,8 +99,7 @@ def refuse_unknown(data: Mapping[str, JsonValue], known: set[str], *, what: str)
 def _unique_keys(items: list[tuple[str, JsonValue]]) -> dict[str, JsonValue]:
     found = dict(items)
     if len(found) != len(items):
-        keys = [key for key, _ in items]
-        twice = next(key for key in keys if keys.count(key) > 1)
+        twice = Counter(key for key, _ in items).most_common(1)[0][0]
         raise InvalidInput(f"the key {twice!r} stands twice in one object")
     return found
 
@@ -108,6 +110,13 @@ def _refuse_constant(token: str) -> NoReturn:
 
 def _refuse_float(token: str) -> NoReturn:
     raise InvalidInput(f"the number {token[:32]} is not an integer")
+
+
+def _finite_float(token: str) -> float:
+    value = float(token)
+    if math.isinf(value):
+        raise InvalidInput(f"the number {token[:32]} is beyond a double")
+    return value
 
 
 def _integer(token: str) -> int:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 FIELD: Final = "kgate"
 CLOCK_SKEW: Final = timedelta(minutes=5)  # clocks of pods and mirrors that still count as equal
+MAX_STALENESS: Final = timedelta(days=3660)  # for sites that get news once in years
 
 
 class Mode(StrEnum):
@@ -230,7 +231,7 @@ def _read_lane(
         raise InvalidInput(f"{what}: unknown mode {mode!r}; known are {', '.join(Mode)}")
     soft = strictjson.take(data, "softStalenessSeconds", int, what=what)
     hard = strictjson.take(data, "hardStalenessSeconds", int, what=what)
-    if not 0 < soft <= hard:
+    if not 0 < soft <= hard <= MAX_STALENESS.total_seconds():
         raise InvalidInput(f"{what}: staleness of {soft} s (soft) and {hard} s (hard)")
     return Lane(
         name,

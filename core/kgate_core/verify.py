@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from kgate_core.manifest import Manifest
     from kgate_core.trust import Lane, SigningKey, TrustedRoot
+    from kgate_core.tuf import Role
 
 MAX_BUNDLES: Final = 64  # offered for one variant; two are needed at most today
 
@@ -127,7 +128,7 @@ def verify(
     6. It names the repository, type, revision and variant asked for, from an allowed origin.
     7. It is a passed decision for this lane and site, under an allowed policy, still valid.
     Finally:
-    8. Every role that the lane requires has signed with enough distinct keys.
+    8. Every role that the lane requires has signed the same claims with enough distinct keys.
     """
     trace = _Trace()
     step = 1
@@ -138,11 +139,11 @@ def verify(
         step = 3
         accepted, refusals = _check_bundles(expected, manifest, bundles, lane, trusted, now, trace)
         step = 8
-        signers = _check_roles(lane, trusted.keys, accepted, refusals, trace)
+        vsa, signers = _check_roles(lane, trusted.keys, accepted, refusals, trace)
     except _Refusal as refusal:
         failed = Step(step, _STEP_NAMES[step], ok=False, detail=refusal.message)
         return Rejected(refusal.reason, refusal.message, (*trace.steps, failed))
-    return Verified(next(iter(accepted.values())), signers, tuple(trace.steps))
+    return Verified(vsa, signers, tuple(trace.steps))
 
 
 _STEP_NAMES: Final = {
@@ -199,13 +200,13 @@ def _check_bundles(  # private: one argument for each thing that is compared
     trusted: TrustedRoot,
     now: datetime,
     trace: _Trace,
-) -> tuple[dict[str, Vsa], list[_Refusal]]:
-    """Return accepted VSAs by the hint of the key that signed them, and why others were refused."""
+) -> tuple[list[tuple[str, Vsa]], list[_Refusal]]:
+    """Return accepted VSAs with the hint of the key that signed, and why others were refused."""
     if not bundles:
         raise _Refusal(Reason.NO_BUNDLE, "there is no attestation for this variant")
     if len(bundles) > MAX_BUNDLES:
         raise _Refusal(Reason.MALFORMED, f"{len(bundles)} bundles are more than {MAX_BUNDLES}")
-    accepted: dict[str, Vsa] = {}
+    accepted: list[tuple[str, Vsa]] = []
     refusals: list[_Refusal] = []
     for number, data in enumerate(bundles, start=1):
         attempt = _Trace()
@@ -230,7 +231,7 @@ def _check_bundles(  # private: one argument for each thing that is compared
         except _Refusal as exc:
             refusal = exc
         else:
-            accepted[bundle.hint] = vsa
+            accepted.append((bundle.hint, vsa))
             trace.steps += attempt.steps
             continue
         refusals.append(refusal)
@@ -344,21 +345,42 @@ def _check_decision(  # private: one argument for each thing compared
 def _check_roles(
     lane: Lane,
     keys: Mapping[str, SigningKey],
-    accepted: dict[str, Vsa],
+    accepted: list[tuple[str, Vsa]],
     refusals: list[_Refusal],
     trace: _Trace,
-) -> tuple[str, ...]:
-    signers: list[str] = []
-    for name, role in sorted(lane.roles.items()):
-        hints = sorted(hint for hint in accepted if keys[hint].public.keyid in role.keyids)
-        if len(hints) < role.threshold:
-            if refusals and not accepted:
-                raise refusals[0]
-            raise _Refusal(
-                Reason.MISSING_ROLE,
-                f"lane {lane.name} needs {role.threshold} signature(s) by the role {name!r},"
-                f" found {len(hints)}" + (f" ({refusals[0].message})" if refusals else ""),
-            )
-        signers += [f"{name}:{hint}" for hint in hints]
-    trace.passed(8, _STEP_NAMES[8], ", ".join(signers))
-    return tuple(signers)
+) -> tuple[Vsa, tuple[str, ...]]:
+    """Return the agreed VSA that ends first, and who signed."""
+    if refusals and not accepted:
+        raise refusals[0]
+    # Roles must have signed the same claims: else one key could lend another's approval to a
+    # kernel, an id or dependencies that the other never saw.
+    claims: dict[tuple[object, ...], list[tuple[str, Vsa]]] = {}
+    for hint, vsa in accepted:
+        claims.setdefault(_claim(vsa), []).append((hint, vsa))
+    lacking = ""
+    for group in claims.values() or ([],):
+        hints = {name: _holders(role, keys, group) for name, role in sorted(lane.roles.items())}
+        missing = [name for name in hints if len(hints[name]) < lane.roles[name].threshold]
+        if not missing:
+            signers = tuple(f"{name}:{hint}" for name in hints for hint in sorted(hints[name]))
+            signed = set().union(*hints.values())
+            trace.passed(8, _STEP_NAMES[8], ", ".join(signers))
+            vsas = (vsa for hint, vsa in group if hint in signed)
+            return min(vsas, key=lambda vsa: vsa.valid_until), signers
+        name = missing[0]
+        lacking = (
+            f"lane {lane.name} needs {lane.roles[name].threshold} signature(s) by the role"
+            f" {name!r}, found {len(hints[name])}"
+        )
+    if len(claims) > 1:
+        lacking += f"; the attestations make {len(claims)} different claims"
+    raise _Refusal(Reason.MISSING_ROLE, lacking + (f" ({refusals[0].message})" if refusals else ""))
+
+
+def _claim(vsa: Vsa) -> tuple[object, ...]:
+    """Return what all roles must agree on; policies and times may differ between them."""
+    return (vsa.kernel, vsa.upstream_revision, vsa.metadata_id, vsa.depends)
+
+
+def _holders(role: Role, keys: Mapping[str, SigningKey], group: list[tuple[str, Vsa]]) -> set[str]:
+    return {hint for hint, _ in group if keys[hint].public.keyid in role.keyids}
