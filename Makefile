@@ -62,13 +62,13 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.locked: requirements/dev.lock | $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet --require-hashes -r requirements/dev.lock
-	$(BIN)/python -m pip install --quiet $(TORCH_ARGS) $(TORCH)
+	$(BIN)/python -m pip install -qq --require-hashes -r requirements/dev.lock
+	$(BIN)/python -m pip install -qq $(TORCH_ARGS) $(TORCH)
 	touch $@
 
 # kgate last and without dependencies: whatever it needs stands in the lock file.
 $(VENV)/.kgate: pyproject.toml $(wildcard client/*.pth) $(VENV)/.locked
-	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	$(BIN)/python -m pip install -qq --no-deps --no-build-isolation --editable .
 	touch $@
 
 $(VENV)/.system: scripts/system-packages | $(VENV)/bin/python
@@ -76,5 +76,5 @@ $(VENV)/.system: scripts/system-packages | $(VENV)/bin/python
 	touch $@
 
 $(VENV)/.lock-tool: | $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet $(UV)
+	$(BIN)/python -m pip install -qq $(UV)
 	touch $@
