@@ -1,0 +1,228 @@
+"""Every built-in rule: it passes on good evidence, and one spoiled thing makes it answer no."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+
+from kgate_core.digest import Digest
+from kgate_core.evidence import Outcome, Severity
+from kgate_policy import builtin_profile, evaluate
+from kgate_policy.baseline import RULES
+from kgate_policy.parameters import Parameters
+from kgate_policy.policy import Policy
+from kgate_policy.rules import Level, merge
+from tests.policykit import (
+    COMMIT,
+    LIBRARY,
+    METADATA,
+    NOW,
+    finding,
+    good_evidence,
+    scan_of,
+    with_findings,
+    with_import,
+    with_metadata,
+)
+
+if TYPE_CHECKING:
+    from kgate_core.evidence import Evidence
+
+GOOD = good_evidence()
+HALF_SCANNED = replace(GOOD, scan=replace(scan_of(GOOD.manifest), files={}))
+OTHER_SCAN = replace(GOOD, scan=replace(scan_of(GOOD.manifest), subject=Digest.of(b"other")))
+PROVENANCE = METADATA["provenance"]
+
+
+def dirty(part: str) -> Evidence:
+    """Return evidence of a build from uncommitted changes."""
+    return with_metadata(provenance=PROVENANCE | {part: PROVENANCE[part] | {"dirty": True}})
+
+
+def file_record(**changes: object) -> Evidence:
+    """Return evidence whose import record differs for one file."""
+    first, *rest = GOOD.imported["files"]
+    return with_import(files=[first | changes, *rest])
+
+
+SPOILED = [
+    ("pinned-commit", with_import(pin="main")),
+    ("pinned-commit", with_import(pin=None)),
+    ("pinned-commit", with_import(pin="v0")),
+    ("pinned-commit", with_import(revision="a" * 40)),
+    ("pinned-commit", with_import(origin="https://elsewhere.example.org")),
+    ("asked-for", replace(GOOD, asked={"repo": "somebody/else"})),
+    ("bytes-verified", with_import(files=[])),
+    ("bytes-verified", with_import(files=GOOD.imported["files"][1:])),
+    ("bytes-verified", file_record(oid="")),
+    ("bytes-verified", file_record(size=1)),
+    ("bytes-verified", file_record(digest=str(Digest.of(b"x")))),
+    ("bytes-verified", file_record(lfs="0" * 64)),
+    ("upstream-signature-valid", with_import(upstreamSignature={"status": "failed"})),
+    ("upstream-signature-valid", with_import(upstreamSignature={"status": "wonderful"})),
+    ("require-upstream-signature", with_import(upstreamSignature={"status": "missing"})),
+    ("require-upstream-signature", with_import(upstreamSignature={"status": "not-checked"})),
+    ("require-upstream-signature", with_import(upstreamSignature=None)),
+    ("scan-complete", replace(GOOD, scan=None)),
+    ("scan-complete", HALF_SCANNED),
+    ("scan-complete", OTHER_SCAN),
+    ("scan-complete", replace(GOOD, scan=scan_of(GOOD.manifest, complete=False))),
+    ("scan-complete", with_findings(finding("KG-SCAN-001"))),
+    ("no-bytecode", good_evidence("a.py", "__pycache__/a.cpython-311.pyc")),
+    ("no-bytecode", good_evidence("a.PYC")),
+    ("no-bytecode", with_findings(finding("KG-FILE-001"))),
+    ("no-bytecode", replace(GOOD, scan=None)),
+    ("no-os-kernel-module", good_evidence("nvidia.ko.xz")),
+    ("no-os-kernel-module", with_findings(finding("KG-FILE-002"))),
+    ("elf-well-formed", with_findings(finding("KG-ELF-001"))),
+    ("elf-well-formed", replace(GOOD, scan=None)),
+    ("only-kernel-files", with_findings(finding("KG-FILE-012", Severity.LOW))),
+    ("no-startup-hook", with_findings(finding("KG-FILE-014"))),
+    ("no-redirect", with_findings(finding("KG-FILE-006"))),
+    ("closed-library-set", with_findings(finding("KG-HOST-001"))),
+    ("no-calls-out", with_findings(finding("KG-HOST-008"))),
+    ("severity-threshold", with_findings(finding("KG-ANY-001", Severity.CRITICAL))),
+    ("severity-threshold", replace(GOOD, scan=None)),
+    ("sbom-present", replace(GOOD, sbom=None)),
+    ("metadata-well-formed", replace(GOOD, metadata={})),
+    ("metadata-well-formed", with_findings(finding("KG-META-011"))),
+    ("metadata-id-safe", with_metadata(id="json")),
+    ("metadata-id-safe", with_metadata(id="torch")),
+    ("metadata-id-safe", with_metadata(id=None)),
+    ("metadata-id-safe", with_metadata(id="_bad.name")),
+    ("metadata-id-safe", with_findings(finding("KG-META-003"))),
+    ("publisher-digests", with_findings(finding("KG-META-010"))),
+    ("no-dirty-build", dirty("kernel")),
+    ("no-dirty-build", dirty("kernel-builder")),
+    ("no-dirty-build", with_metadata(provenance=None)),
+    ("no-dirty-build", with_metadata(provenance={"kernel": {"commit": COMMIT}})),
+    ("provenance-present", with_metadata(provenance=None)),
+    ("provenance-present", with_metadata(provenance=PROVENANCE | {"kernel": {"commit": "?"}})),
+    ("licence-allowed", with_metadata(license=None)),
+    ("licence-allowed", with_metadata(license="Proprietary")),
+    ("dependencies-pinned", with_metadata(kernel_depends=[{"repo-id": "a/b", "version": 1}])),
+    ("dependencies-pinned", with_metadata(kernel_depends="a/b")),
+    ("dependencies-pinned", with_import(depends=["a/b@main"])),
+]
+
+
+def outcome(evidence: Evidence, rule: str, policy: Policy | None = None) -> Outcome:
+    """Return what one rule says."""
+    decision = evaluate(evidence, policy or builtin_profile("production"), now=NOW)
+    return next(result.outcome for result in decision.results if result.rule == rule)
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_good_evidence_passes_every_rule(rule: str) -> None:
+    assert outcome(GOOD, rule) is Outcome.PASS
+
+
+@pytest.mark.parametrize("profile", ["dev", "staging", "production", "airgap"])
+def test_good_evidence_is_allowed_by_every_profile(profile: str) -> None:
+    decision = evaluate(GOOD, builtin_profile(profile), now=NOW)
+    assert decision.allowed
+    assert not decision.warnings
+
+
+@pytest.mark.parametrize(("rule", "evidence"), SPOILED)
+def test_spoiled_evidence_is_denied_by_the_rule_that_is_about_it(
+    rule: str, evidence: Evidence
+) -> None:
+    decision = evaluate(evidence, builtin_profile("production"), now=NOW)
+    result = next(result for result in decision.results if result.rule == rule)
+    assert result.outcome is Outcome.DENY
+    assert not result.seen.startswith("the rule failed")
+    assert result.hint == RULES[rule].fix
+    assert not decision.allowed
+
+
+PARAMETERS = [
+    ("repository-allowed", Parameters(repositories_deny=("kernels-*/*",))),
+    ("repository-allowed", Parameters(repositories_allow=("other/*",))),
+    ("origin-allowed", Parameters(origins_allow=("https://other.example.org",))),
+    ("not-denied", Parameters(digests_deny=(str(GOOD.manifest.digest),))),
+    ("not-denied", Parameters(digests_deny=(str(GOOD.manifest.files[0].digest),))),
+    ("backend-allowed", Parameters(backends_allow=("rocm",))),
+    ("source-allowed", Parameters(sources_allow=("https://gitlab.example.org/*",))),
+    ("licence-allowed", Parameters(licences_deny=("apache-2.0",))),
+    ("provenance-present", Parameters(builders_allow=("0.9.*",))),
+]
+
+
+@pytest.mark.parametrize(("rule", "parameters"), PARAMETERS)
+def test_a_list_that_does_not_hold_the_value_denies(rule: str, parameters: Parameters) -> None:
+    assert outcome(GOOD, rule, Policy("p", {rule: Level.DENY}, parameters)) is Outcome.DENY
+
+
+ALLOWED = [
+    ("repository-allowed", Parameters(repositories_allow=("kernels-community/*",))),
+    ("origin-allowed", Parameters(origins_allow=("https://hub.example.org",))),
+    ("backend-allowed", Parameters(backends_allow=("cuda",))),
+    ("source-allowed", Parameters(sources_allow=("https://github.com/*",))),
+    ("licence-allowed", Parameters(licences_allow=("apache-2.0",))),
+    ("provenance-present", Parameters(builders_allow=("0.17.*",))),
+]
+
+
+@pytest.mark.parametrize(("rule", "parameters"), ALLOWED)
+def test_a_list_that_holds_the_value_passes(rule: str, parameters: Parameters) -> None:
+    assert outcome(GOOD, rule, Policy("p", {rule: Level.DENY}, parameters)) is Outcome.PASS
+
+
+def test_a_source_that_is_not_named_is_not_on_a_list() -> None:
+    policy = Policy("p", {"source-allowed": Level.DENY}, Parameters(sources_allow=("*",)))
+    assert outcome(with_metadata(source=None), "source-allowed", policy) is Outcome.DENY
+
+
+def test_findings_between_the_thresholds_warn() -> None:
+    seen = with_findings(finding("KG-ANY-001", Severity.MEDIUM))
+    assert outcome(seen, "severity-threshold") is Outcome.WARN
+
+
+def test_a_dirty_build_warns_in_dev_and_is_denied_in_production() -> None:
+    evidence = dirty("kernel")
+    assert outcome(evidence, "no-dirty-build", builtin_profile("dev")) is Outcome.WARN
+    assert outcome(evidence, "no-dirty-build", builtin_profile("production")) is Outcome.DENY
+
+
+def test_a_pin_that_nobody_recorded_is_heard() -> None:
+    assert outcome(replace(GOOD, asked={}), "asked-for") is Outcome.WARN
+
+
+def test_dependencies_that_are_locked_to_commits_pass() -> None:
+    evidence = with_metadata(kernel_depends=[{"repo-id": "a/b", "version": 1}])
+    locked = replace(evidence, imported=evidence.imported | {"depends": [f"a/b@{COMMIT}"]})
+    assert outcome(locked, "dependencies-pinned") is Outcome.PASS
+
+
+def test_files_recorded_with_their_path_in_the_repository_count() -> None:
+    files = [
+        item | {"path": f"build/{GOOD.kernel.variant}/{item['path']}"}
+        for item in GOOD.imported["files"]
+    ]
+    assert outcome(with_import(files=files), "bytes-verified") is Outcome.PASS
+
+
+def test_many_findings_are_named_in_part_and_counted() -> None:
+    many = [finding("KG-FILE-012", path=f"{index}.pkl") for index in range(9)]
+    decision = evaluate(with_findings(*many), builtin_profile("production"), now=NOW)
+    seen = next(result.seen for result in decision.results if result.rule == "only-kernel-files")
+    assert seen.endswith("and 6 more")
+
+
+def test_an_id_used_twice_is_refused() -> None:
+    first, second = list(RULES.values())[:2]
+    with pytest.raises(Exception, match="used twice"):
+        merge([[first], [replace(second, id=first.id)]])
+
+
+def test_an_id_that_is_no_slug_is_refused() -> None:
+    with pytest.raises(Exception, match="not a rule id"):
+        replace(RULES["no-bytecode"], id="No Bytecode")
+
+
+def test_the_library_is_named_with_its_finding() -> None:
+    decision = evaluate(with_findings(finding("KG-ELF-001")), builtin_profile("dev"), now=NOW)
+    assert LIBRARY in decision.denials[0].seen
