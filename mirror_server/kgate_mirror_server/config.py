@@ -21,7 +21,7 @@ from pydantic import (
     model_validator,
 )
 
-from kgate_core.errors import InvalidInput, KgateError, NotFound
+from kgate_core.errors import InvalidInput, KgateError
 from kgate_core.kernel import KernelRef, Revision, check_origin
 from kgate_mirror_server import marks
 
@@ -155,7 +155,6 @@ class Config(_Model):
     """This installation's name in what it signs; pods compare it."""
     lane: Lane = "experimental"
     """Lane of pins that name none, and what the mirror's root address serves."""
-    profile: str = "dev"
     policy: Path = Path("policy/baseline.yaml")
     store: str = "./kgate-data"
     database: str = "sqlite:///kgate-data/kgate.db"
@@ -196,11 +195,11 @@ class Config(_Model):
 
 
 def load_config(path: Path) -> Config:
-    """Read `kgate.yaml`; raises NotFound or InvalidInput naming line, field and nearest known."""
+    """Read `kgate.yaml`; raises InvalidInput naming line, field and nearest known."""
     try:
         data = path.read_bytes()
     except FileNotFoundError as exc:
-        raise NotFound(
+        raise InvalidInput(
             f"there is no {path.name} in {path.parent.absolute()}",
             hint="write one with `kgate init`, or name it with --config",
         ) from exc

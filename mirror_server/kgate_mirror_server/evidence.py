@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from kgate_core.evidence import Facts
     from kgate_core.kernel import KernelId
+    from kgate_mirror_server.catalog.sql import KeptEvidence
     from kgate_mirror_server.ports import BlobStore
 
 MAX_DOCUMENT: Final = 256 * 1024**2  # bytes; a scan report over thousands of kernels
@@ -41,14 +42,14 @@ MAX_DOCUMENT: Final = 256 * 1024**2  # bytes; a scan report over thousands of ke
 class Intake(Protocol):
     """Where the catalog keeps which evidence belongs to which variant, published or not."""
 
-    def record_evidence(
+    def keep_evidence(
         self, kernel: KernelId, lane: str, manifest: Digest, evidence: Mapping[EvidenceKind, Digest]
     ) -> None:
-        """Remember the evidence of a variant, replacing what was remembered for this manifest."""
+        """Keep which documents belong to a variant, replacing what was kept."""
         ...
 
-    def evidence(self, kernel: KernelId, lane: str) -> Mapping[EvidenceKind, Digest] | None:
-        """Return the newest evidence of a variant, or None."""
+    def evidence(self, kernel: KernelId, lane: str) -> KeptEvidence | None:
+        """Return what is kept about a variant, or None."""
         ...
 
 
@@ -66,10 +67,14 @@ class Imported:
     fetched_at: datetime
     signature: Facts
     """The publisher's own signature: status and detail."""
-    depends: tuple[Facts, ...] = ()
-    """Kernels that it loads: repo, version, whether they are pinned, and the path to them."""
-    redirect: str = ""
-    """Where upstream's kernel-status.toml sends clients; empty if nowhere."""
+    depends: tuple[str, ...] = ()
+    """Kernels that it loads and that are published in its lane, as `org/name@commit`."""
+    depends_manifests: tuple[Digest, ...] = ()
+    """Manifest digests of all their published variants."""
+    unmet: tuple[str, ...] = ()
+    """Paths to needed kernels that are not published, each with the reason."""
+    redirects: bool = False
+    """True if upstream's kernel-status.toml sends some clients to another repository."""
 
     def to_json(self) -> Facts:
         """Return the record as policies see it."""
@@ -93,7 +98,9 @@ class Imported:
             "fetchedAt": write_time(self.fetched_at),
             "upstreamSignature": self.signature,
             "depends": list(self.depends),
-            "redirect": self.redirect,
+            "dependsManifests": [str(digest) for digest in self.depends_manifests],
+            "unmet": list(self.unmet),
+            "redirects": self.redirects,
         }
 
     @classmethod
@@ -119,8 +126,13 @@ class Imported:
             ),
             read_time(strictjson.take(data, "fetchedAt", str, what=what), what=what),
             strictjson.take(data, "upstreamSignature", dict, what=what),
-            tuple(strictjson.take(data, "depends", list, what=what)),
-            strictjson.take(data, "redirect", str, what=what),
+            strictjson.take_strings(data, "depends", what=what),
+            tuple(
+                Digest.parse(text)
+                for text in strictjson.take_strings(data, "dependsManifests", what=what)
+            ),
+            strictjson.take_strings(data, "unmet", what=what),
+            strictjson.take(data, "redirects", bool, what=what),
         )
 
     def to_record(self) -> ImportRecord:
@@ -164,11 +176,12 @@ class EvidenceRoom:
         self, kernel: KernelId, lane: str, manifest: Digest, found: Mapping[EvidenceKind, Digest]
     ) -> None:
         """Note which documents belong to a variant."""
-        self._intake.record_evidence(kernel, lane, manifest, found)
+        self._intake.keep_evidence(kernel, lane, manifest, found)
 
     def found(self, kernel: KernelId, lane: str) -> Mapping[EvidenceKind, Digest] | None:
         """Return which documents belong to a variant, or None if it never came in."""
-        return self._intake.evidence(kernel, lane)
+        kept = self._intake.evidence(kernel, lane)
+        return kept.evidence if kept else None
 
     def read(self, digest: Digest) -> bytes:
         """Return a document; raises NotFound, and Conflict if its bytes are not its digest's."""
@@ -202,7 +215,7 @@ class EvidenceRoom:
 
     def evidence(self, kernel: KernelId, lane: str) -> StoredEvidence | None:
         """Return everything about a served variant that the signer states, or None."""
-        found = self._intake.evidence(kernel, lane)
+        found = self.found(kernel, lane)
         if found is None or EvidenceKind.DECISION not in found:
             return None
         try:
@@ -212,11 +225,7 @@ class EvidenceRoom:
                 lane=lane,
                 manifest=self.manifest(found),
                 metadata_id=str(self.metadata(found).get("id", "")),
-                depends=tuple(
-                    Digest.parse(manifest)
-                    for item in imported.depends
-                    for manifest in item.get("manifests", ())
-                ),
+                depends=imported.depends_manifests,
                 imported=imported.to_record(),
                 decision=self.decision(found),
                 sbom=self.read(found[EvidenceKind.SBOM]) if EvidenceKind.SBOM in found else None,

@@ -1,0 +1,321 @@
+"""One pin, from the lock to a publication: fetch, scan, decide, sign, publish. Start reading here.
+
+`admit` is the picture of the architecture in code. It publishes only what has all evidence, and
+a crash anywhere leaves unreferenced blobs at worst. It resolves no pin (see `resolve`) and
+serves nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from kgate_core import strictjson
+from kgate_core.errors import IntegrityError, InvalidInput
+from kgate_core.evidence import Evidence, Outcome, RuleResult
+from kgate_core.kernel import KernelId, Revision
+from kgate_mirror_server.evidence import Imported
+from kgate_mirror_server.fetch import fetch_large
+from kgate_mirror_server.ports import Denial, EvidenceKind, Publication, PublishedVariant
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+    from datetime import datetime
+
+    from kgate_core.digest import Digest
+    from kgate_core.evidence import Decision, Facts, ScanReport
+    from kgate_core.lock import LockedKernel
+    from kgate_mirror_server.app import Mirror
+    from kgate_mirror_server.config import Pin
+    from kgate_mirror_server.fetch import DescribedVariant
+    from kgate_mirror_server.resolve import Source
+
+BROKEN_PROMISE = "bytes-as-promised"
+"""Rule under which bytes are refused that are not what upstream or the lock promised."""
+
+
+@dataclass(frozen=True, slots=True)
+class VariantResult:
+    """How one variant came out."""
+
+    variant: str
+    manifest: Digest | None
+    decision: Decision | None
+    """None if its bytes were refused before any rule was asked."""
+    reasons: tuple[RuleResult, ...]
+    """The rules that said no; empty if it was allowed."""
+    evidence: Mapping[EvidenceKind, Digest]
+
+    @property
+    def allowed(self) -> bool:
+        """True if a policy was asked and said yes."""
+        return self.decision is not None and self.decision.allowed
+
+
+@dataclass(frozen=True, slots=True)
+class KernelResult:
+    """How one pin came out."""
+
+    pin: Pin
+    lane: str
+    commit: Revision
+    served: Revision | None
+    """The revision that clients see; None if nothing was allowed."""
+    variants: tuple[VariantResult, ...]
+    fresh: bool
+    """False if it was published before and nothing had to be done."""
+
+
+@dataclass(frozen=True, slots=True)
+class Dependencies:
+    """The kernels that one loads, and whether they may be used in its lane."""
+
+    met: tuple[str, ...] = ()
+    """As `org/name@commit`, each published in the same lane."""
+    manifests: tuple[Digest, ...] = ()
+    """Of all their published variants."""
+    unmet: tuple[str, ...] = ()
+    """The path to each kernel that may not be used, with the reason."""
+
+
+def admit(
+    mirror: Mirror,
+    source: Source,
+    pin: Pin,
+    locked: LockedKernel,
+    dependencies: Dependencies,
+    now: datetime,
+) -> KernelResult:
+    """Admit one locked pin; denied variants are recorded with their reasons.
+
+    Raises UpstreamError if bytes could not be had; then nothing of this pin was published.
+    """
+    described = source.describe(pin, locked.commit)
+    results = [
+        _admit_variant(mirror, source, pin, locked, name, described.get(name), dependencies, now)
+        for name in sorted(locked.variants)
+    ]
+    allowed = [result for result in results if result.allowed]
+    served = _publish(mirror, pin, locked, allowed, now) if allowed else None
+    for result in results:
+        if not result.allowed:
+            mirror.catalog.deny(_denial(pin, locked, result, now))
+    return KernelResult(pin, locked.lane, locked.commit, served, tuple(results), fresh=True)
+
+
+def _admit_variant(
+    mirror: Mirror,
+    source: Source,
+    pin: Pin,
+    locked: LockedKernel,
+    name: str,
+    described: DescribedVariant | None,
+    dependencies: Dependencies,
+    now: datetime,
+) -> VariantResult:
+    kernel = KernelId(locked.origin, locked.repo_type, locked.repo, locked.commit, name)
+    try:
+        described = _as_locked(described, locked, name)
+        source.fetched_bytes += fetch_large(
+            source.upstream, mirror.store, pin.ref, locked.commit, described, source.progress
+        )
+    except (IntegrityError, InvalidInput) as exc:
+        refusal = RuleResult(BROKEN_PROMISE, Outcome.DENY, exc.message, exc.hint)
+        return VariantResult(name, None, None, (refusal,), {})
+    found = _gather(mirror, source, pin, kernel, locked.lane, described, dependencies, now)
+    decision = mirror.decide(_evidence(mirror, kernel, locked.lane, found, pin), now)
+    found[EvidenceKind.DECISION] = mirror.room.keep(strictjson.dumps(decision.to_json()))
+    mirror.room.remember(kernel, locked.lane, described.manifest.digest, found)
+    return VariantResult(name, described.manifest.digest, decision, decision.denials, found)
+
+
+def _as_locked(
+    described: DescribedVariant | None, locked: LockedKernel, name: str
+) -> DescribedVariant:
+    promised = locked.variants[name].manifest
+    if described is None:
+        raise IntegrityError(
+            f"{locked.repo}@{locked.commit.short}: upstream no longer has the variant {name}",
+            hint="a commit does not lose files by itself: ask the upstream's owner",
+        )
+    if described.manifest.digest != promised:
+        raise IntegrityError(
+            f"{locked.repo}@{locked.commit.short}: {name} is {described.manifest.digest} upstream,"
+            f" the lock promises {promised}",
+            hint="the same commit has other bytes than when it was locked: do not take it",
+        )
+    return described
+
+
+def _gather(
+    mirror: Mirror,
+    source: Source,
+    pin: Pin,
+    kernel: KernelId,
+    lane: str,
+    described: DescribedVariant,
+    dependencies: Dependencies,
+    now: datetime,
+) -> dict[EvidenceKind, Digest]:
+    """Scan the variant and keep every document about it; equal bytes are scanned once."""
+    room, manifest = mirror.room, described.manifest
+    metadata = source.metadata(described)
+    before = room.found(kernel, lane) or {}
+    imported = Imported(
+        origin=kernel.origin,
+        repo_type=kernel.repo_type,
+        repo=kernel.repo,
+        revision=kernel.revision,
+        pin=pin.wanted,
+        variant=kernel.variant,
+        files=described.files,
+        fetched_at=now,
+        signature=_upstream_signature(manifest.by_path.keys()),
+        depends=dependencies.met,
+        depends_manifests=dependencies.manifests,
+        unmet=dependencies.unmet,
+        redirects=source.redirects(pin.ref, kernel.revision),
+    )
+    entry = manifest.by_path.get("metadata.json")
+    found = {
+        EvidenceKind.MANIFEST: room.keep(manifest.canonical),
+        EvidenceKind.METADATA: entry.digest if entry else room.keep(b"{}"),
+        EvidenceKind.IMPORT: room.keep(strictjson.dumps(imported.to_json())),
+    }
+    report = _earlier_scan(mirror, before, manifest.digest)
+    if report is None:
+        report = mirror.scan(kernel.variant, manifest)
+    found[EvidenceKind.SCAN] = room.keep(report.to_bytes())
+    found[EvidenceKind.SBOM] = room.keep(mirror.sbom(kernel, manifest, metadata, report))
+    return found
+
+
+def _earlier_scan(
+    mirror: Mirror, before: Mapping[EvidenceKind, Digest], manifest: Digest
+) -> ScanReport | None:
+    """Return an earlier report if this very scanner finished it over these very bytes."""
+    if EvidenceKind.SCAN not in before or before.get(EvidenceKind.MANIFEST) != manifest:
+        return None
+    report = mirror.room.scan(before)
+    return report if report.scanner == mirror.scanner_name and report.complete else None
+
+
+def _evidence(
+    mirror: Mirror,
+    kernel: KernelId,
+    lane: str,
+    found: Mapping[EvidenceKind, Digest],
+    pin: Pin,
+) -> Evidence:
+    """Read back what a policy is asked about: what was stored, not what was in memory."""
+    room = mirror.room
+    return Evidence(
+        kernel=kernel,
+        lane=lane,
+        manifest=room.manifest(found),
+        metadata=room.metadata(found),
+        scan=room.scan(found),
+        sbom=found.get(EvidenceKind.SBOM),
+        imported=room.imported(found).to_json(),
+        asked=pin.model_dump(mode="json", exclude_none=True),
+    )
+
+
+def _publish(
+    mirror: Mirror,
+    pin: Pin,
+    locked: LockedKernel,
+    allowed: Sequence[VariantResult],
+    now: datetime,
+) -> Revision:
+    """Sign every allowed variant for the served revision and publish them in one transaction."""
+    served = _served_revision(mirror, locked, allowed)
+    variants = []
+    for result in allowed:
+        kernel = KernelId(locked.origin, locked.repo_type, locked.repo, served, result.variant)
+        if result.manifest is None:
+            raise AssertionError("an allowed variant has a manifest")
+        mirror.room.remember(kernel, locked.lane, result.manifest, result.evidence)
+        signed = mirror.attestor.attest(kernel, locked.lane, result.manifest, now)
+        variants.append(
+            PublishedVariant(
+                result.variant,
+                result.manifest,
+                mirror.room.imported(result.evidence).files,
+                tuple(mirror.room.keep(bundle) for bundle in signed.bundles),
+                result.evidence,
+            )
+        )
+    mirror.catalog.publish(
+        Publication(
+            locked.origin,
+            locked.repo_type,
+            locked.repo,
+            served,
+            locked.commit,
+            pin.version,
+            locked.lane,
+            tuple(variants),
+            now,
+            locked.depends,
+        )
+    )
+    return served
+
+
+def _served_revision(
+    mirror: Mirror, locked: LockedKernel, allowed: Sequence[VariantResult]
+) -> Revision:
+    """Return the revision that clients will see: upstream's commit, or a minted one.
+
+    Clients cache the file list of a commit for ever, so the variants under a served revision
+    never grow: a wider set gets a revision of its own, the same one on every mirror.
+    """
+    wanted = {result.variant: result.manifest for result in allowed}
+    first = True
+    for publication in mirror.catalog.publications():
+        if (publication.repo, publication.lane) != (locked.repo, locked.lane):
+            continue
+        held = {item.variant: item.manifest for item in publication.variants}
+        if publication.upstream == locked.commit and held == wanted:
+            return publication.served
+        first = first and publication.served != locked.commit
+    if first:
+        return locked.commit
+    return mint(locked.commit, {name: digest for name, digest in wanted.items() if digest})
+
+
+def mint(upstream: Revision, variants: Mapping[str, Digest]) -> Revision:
+    """Return a revision for an upstream commit with exactly these variants."""
+    state = hashlib.sha256(f"kgate.dev/revision/v1\n{upstream}\n".encode())
+    for name, digest in sorted(variants.items()):
+        state.update(f"{name} {digest}\n".encode())
+    return Revision(state.hexdigest()[:40])
+
+
+def _denial(pin: Pin, locked: LockedKernel, result: VariantResult, now: datetime) -> Denial:
+    return Denial(
+        locked.origin,
+        locked.repo_type,
+        locked.repo,
+        locked.commit,
+        pin.version,
+        locked.lane,
+        result.variant,
+        result.manifest,
+        tuple(reason.to_json() for reason in result.reasons),
+        now,
+        result.evidence,
+    )
+
+
+def _upstream_signature(paths: Iterable[str]) -> Facts:
+    """Say whether the publisher signed; verifying that signature is not built yet."""
+    signed = "metadata.json.sigstore" in set(paths)
+    return {
+        "status": "not-checked" if signed else "missing",
+        "detail": "metadata.json.sigstore is present and was not verified"
+        if signed
+        else "there is no metadata.json.sigstore",
+    }

@@ -1,0 +1,145 @@
+"""The mirror put together: the one place on the server where ports get their real adapters.
+
+Everything below takes what it needs as arguments. Nothing is decided, fetched or served here.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kgate_core.errors import InvalidInput, TrustError
+from kgate_mirror_server.catalog.sql import SqlCatalog
+from kgate_mirror_server.evidence import EvidenceRoom
+from kgate_mirror_server.store.disk import DiskStore
+from kgate_mirror_server.trustfiles import read_pinned, read_trust
+from kgate_policy import evaluate, load_policy
+from kgate_signer.attest import Attestor
+from kgate_signer.keys import from_uri, read_private_file
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from kgate_core.evidence import Decision, Evidence, Facts, ScanReport
+    from kgate_core.kernel import KernelId
+    from kgate_core.manifest import FileEntry, Manifest
+    from kgate_core.trust import TrustedRoot
+    from kgate_mirror_server.config import Config
+    from kgate_mirror_server.ports import BlobStore, HubClient
+    from kgate_policy import Policy
+    from kgate_signer.keys import KeyProvider
+
+# SBOMs are reproducible: they bear a fixed time, not that of the run that wrote them.
+SBOM_TIME = datetime(2020, 1, 1, tzinfo=UTC)
+
+
+@dataclass
+class Mirror:
+    """One configured site; its parts are opened when they are first needed."""
+
+    config: Config
+
+    @cached_property
+    def store(self) -> BlobStore:
+        """The blob store."""
+        if "://" in self.config.store:
+            raise InvalidInput(
+                f"store: {self.config.store} is not a folder",
+                hint="object stores are not supported yet; name a folder",
+            )
+        return DiskStore(self.config.path(self.config.store))
+
+    @cached_property
+    def catalog(self) -> SqlCatalog:
+        """The catalog."""
+        return SqlCatalog(database_url(self.config))
+
+    @cached_property
+    def upstream(self) -> HubClient:
+        """Where kernels come from."""
+        from kgate_mirror_server.upstream import open_upstream  # noqa: PLC0415  # slow to import
+
+        return open_upstream(self.config)
+
+    @cached_property
+    def room(self) -> EvidenceRoom:
+        """Stored evidence."""
+        return EvidenceRoom(self.store, self.catalog)
+
+    @cached_property
+    def policy(self) -> Policy:
+        """The rules that decide."""
+        return load_policy(self.config.path(self.config.policy))
+
+    @cached_property
+    def attestor(self) -> Attestor:
+        """Signs decisions with the admit key; raises TrustError if the key cannot be opened."""
+        return Attestor(
+            self.config.site,
+            self.key(self.config.keys.admit),
+            self.room,
+            timedelta(days=self.config.valid_days),
+        )
+
+    def key(self, uri: str) -> KeyProvider:
+        """Open a private key; file names in its URI are relative to kgate.yaml."""
+        return from_uri(
+            uri, read_file=lambda name: read_private_file(str(self.config.path(Path(name))))
+        )
+
+    def trusted(self, now: datetime) -> TrustedRoot:
+        """Return this site's own trust metadata, verified from the root that pods pin."""
+        folder = self.config.path(self.config.trust)
+        documents = read_trust(folder)
+        if documents.roots[0] != read_pinned(folder):
+            raise TrustError(f"{folder}: 1.root.json is not the pinned root.json")
+        return documents.load(now)
+
+    @cached_property
+    def scanner_name(self) -> str:
+        """Name and version of the scanner with its rules."""
+        from kgate_scanner.scan import scanner_name  # noqa: PLC0415  # LIEF is slow to import
+
+        return scanner_name()
+
+    def scan(self, variant: str, manifest: Manifest) -> ScanReport:
+        """Scan the stored bytes of a variant."""
+        from kgate_scanner.scan import scan_variant  # noqa: PLC0415  # LIEF is slow to import
+
+        @contextmanager
+        def opened(entry: FileEntry) -> Iterator[Path]:
+            yield self.store.path(entry.digest)
+
+        return scan_variant(variant, manifest, opened)
+
+    def sbom(
+        self, kernel: KernelId, manifest: Manifest, metadata: Facts, report: ScanReport
+    ) -> bytes:
+        """Return the CycloneDX document of a variant."""
+        from kgate_scanner.sbom import build_sbom  # noqa: PLC0415  # slow to import
+
+        return build_sbom(kernel, manifest, metadata, report, timestamp=SBOM_TIME)
+
+    def decide(self, evidence: Evidence, now: datetime) -> Decision:
+        """Ask the policy."""
+        return evaluate(evidence, self.policy, now=now)
+
+    def close(self) -> None:
+        """Give back what was opened."""
+        if "catalog" in self.__dict__:
+            self.catalog.close()
+
+
+def database_url(config: Config) -> str:
+    """Return the database URL with a SQLite file relative to kgate.yaml made absolute."""
+    prefix = "sqlite:///"
+    url = config.database
+    if not url.startswith(prefix) or url.startswith(f"{prefix}/"):
+        return url
+    path = config.path(url.removeprefix(prefix))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return f"{prefix}{path}"

@@ -1,0 +1,229 @@
+"""From pins to a lock: which commit each pin means now, and which bytes each variant has.
+
+Small files are fetched and stored while resolving (their sha256 is not known otherwise); large
+ones are named by the sha256 that upstream promises. Nothing is decided or published, and a pin
+that a lock already holds is not moved unless it is asked for.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+from kgate_core.errors import Conflict, InvalidInput, NotFound
+from kgate_core.kernel import KernelRef, RepoType, Revision
+from kgate_core.lock import Lock, LockedKernel, LockedVariant
+from kgate_mirror_server import marks
+from kgate_mirror_server.config import LOCK_NAME
+from kgate_mirror_server.evidence import parse_metadata
+from kgate_mirror_server.fetch import describe_variant, select_variants
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from kgate_mirror_server.config import Config, Pin
+    from kgate_mirror_server.fetch import DescribedVariant, Progress
+    from kgate_mirror_server.ports import BlobStore, HubClient, UpstreamFile
+
+STATUS_FILE: Final = "kernel-status.toml"
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """A kernel that another one loads: repository and version branch."""
+
+    repo: KernelRef
+    version: int
+
+    def __str__(self) -> str:
+        return f"{self.repo}@v{self.version}"
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """A version branch that points elsewhere than the lock says."""
+
+    repo: KernelRef
+    version: int
+    locked: Revision
+    now: Revision
+
+
+@dataclass(slots=True)
+class Source:
+    """One upstream as seen in one run: every question is asked once."""
+
+    upstream: HubClient
+    store: BlobStore
+    progress: Progress
+    fetched_bytes: int = 0
+    _versions: dict[KernelRef, Mapping[int, Revision]] = field(default_factory=dict)
+    _files: dict[tuple[KernelRef, Revision], Sequence[UpstreamFile]] = field(default_factory=dict)
+
+    def versions(self, repo: KernelRef) -> Mapping[int, Revision]:
+        """Return what each version branch points at now."""
+        if repo not in self._versions:
+            self._versions[repo] = self.upstream.versions(repo)
+        return self._versions[repo]
+
+    def files(self, repo: KernelRef, revision: Revision) -> Sequence[UpstreamFile]:
+        """Return every file of a commit."""
+        key = (repo, revision)
+        if key not in self._files:
+            self._files[key] = self.upstream.files(repo, revision)
+        return self._files[key]
+
+    def commit(self, pin: Pin) -> Revision:
+        """Return the commit that a pin means now; raises NotFound naming what there is."""
+        if pin.revision is not None:
+            return Revision(pin.revision)
+        versions = self.versions(pin.ref)
+        if pin.version is None or pin.version not in versions:
+            offered = ", ".join(f"v{number}" for number in sorted(versions)) or "no versions"
+            raise NotFound(f"{pin.repo} has no version v{pin.version}", hint=f"there is {offered}")
+        return versions[pin.version]
+
+    def describe(self, pin: Pin, commit: Revision) -> dict[str, DescribedVariant]:
+        """Return the wanted variants of a commit as upstream promises them."""
+        chosen = select_variants(pin.ref, self.files(pin.ref, commit), pin.variants)
+        described = {}
+        for name, files in chosen.items():
+            described[name] = describe_variant(
+                self.upstream, self.store, pin.ref, commit, name, files, self.progress
+            )
+            self.fetched_bytes += described[name].fetched_bytes
+        return described
+
+    def metadata(self, described: DescribedVariant) -> dict[str, Any]:
+        """Return a variant's metadata.json as an object; empty if it has none that is readable."""
+        entry = described.manifest.by_path.get("metadata.json")
+        if entry is None or not self.store.has(entry.digest):
+            return {}
+        with self.store.open(entry.digest) as stream:
+            return parse_metadata(stream.read())
+
+    def redirects(self, repo: KernelRef, commit: Revision) -> bool:
+        """Return whether some client versions would be sent to another repository.
+
+        The file has no other use, so its mere presence counts and its content is not read.
+        """
+        return any(file.path == STATUS_FILE for file in self.files(repo, commit))
+
+
+def needs_of(metadata: Mapping[str, Any]) -> tuple[Need, ...]:
+    """Return the kernels that a variant loads; raises InvalidInput if upstream wrote nonsense."""
+    items = metadata.get("kernel-depends", [])
+    if not isinstance(items, list):
+        raise InvalidInput("metadata.json: kernel-depends should be a list")
+    needs = []
+    for item in items:
+        repo = item.get("repo-id") if isinstance(item, dict) else None
+        version = item.get("version") if isinstance(item, dict) else None
+        if not isinstance(repo, str) or not isinstance(version, int):
+            raise InvalidInput("metadata.json: kernel-depends needs repo-id and version")
+        needs.append(Need(KernelRef.parse(repo), version))
+    return tuple(needs)
+
+
+def resolve_pin(source: Source, config: Config, pin: Pin, commit: Revision) -> LockedKernel:
+    """Return what the lock says about a pin at a commit."""
+    described = source.describe(pin, commit)
+    needs = {str(need) for item in described.values() for need in needs_of(source.metadata(item))}
+    return LockedKernel(
+        origin=source.upstream.origin,
+        repo_type=RepoType.KERNEL,
+        repo=pin.ref,
+        lane=config.lane_of(pin),
+        pin=pin.wanted,
+        commit=commit,
+        variants={
+            name: LockedVariant(item.manifest.digest, item.manifest.size, len(item.manifest.files))
+            for name, item in described.items()
+        },
+        depends=tuple(sorted(needs)),
+    )
+
+
+def find_locked(lock: Lock | None, config: Config, pin: Pin) -> LockedKernel | None:
+    """Return the lock's entry for a pin, or None if it was not locked from this upstream."""
+    for kernel in lock.kernels if lock else ():
+        if (
+            kernel.repo == pin.ref
+            and kernel.pin == pin.wanted
+            and kernel.lane == config.lane_of(pin)
+            and kernel.origin == config.upstream.identity
+        ):
+            return kernel
+    return None
+
+
+def unpinned_path(
+    kernel: LockedKernel, locked: Sequence[LockedKernel], config: Config
+) -> tuple[str, ...]:
+    """Return the path to the first needed kernel that nobody pinned; empty if all are."""
+    pinned = {(str(pin.ref), pin.wanted, config.lane_of(pin)) for pin in config.kernels}
+    by_pin = {(str(item.repo), item.pin, item.lane): item for item in locked}
+
+    def walk(item: LockedKernel, path: tuple[str, ...]) -> tuple[str, ...]:
+        for need in item.depends:
+            repo, _, version = need.partition("@")
+            longer = (*path, need)
+            key = (repo, version, kernel.lane)
+            if need in path:
+                continue  # a cycle: upstream's client refuses those itself
+            if key not in pinned:
+                return longer
+            if key in by_pin and (found := walk(by_pin[key], longer)):
+                return found
+        return ()
+
+    return walk(kernel, (f"{kernel.repo}@{kernel.pin}",))
+
+
+def read_lock(folder: Path) -> Lock | None:
+    """Read `kgate.lock`; None if there is none, InvalidInput with the line if it is malformed."""
+    path = folder / LOCK_NAME
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as exc:
+        raise InvalidInput(f"{path}: cannot be read ({exc.strerror})") from exc
+    try:
+        return Lock.parse(data)
+    except InvalidInput as exc:
+        line = _line_of(data, exc.message)
+        raise InvalidInput(
+            f"{LOCK_NAME}{line}: {exc.message}",
+            hint=exc.hint or "write it anew with `kgate lock`",
+        ) from exc
+
+
+def require_lock(lock: Lock | None, config: Config) -> Lock:
+    """Return the lock if it covers exactly the pins; raises Conflict naming what differs."""
+    hint = "run `kgate lock` and commit kgate.lock"
+    if lock is None:
+        raise Conflict("there is no kgate.lock", hint=hint)
+    wanted = {(pin.repo, pin.wanted, config.lane_of(pin)) for pin in config.kernels}
+    for pin in config.kernels:
+        if find_locked(lock, config, pin) is None:
+            raise Conflict(f"kgate.lock is out of date: {pin} is not in it", hint=hint)
+    for kernel in lock.kernels:
+        if (str(kernel.repo), kernel.pin, kernel.lane) not in wanted:
+            raise Conflict(
+                f"kgate.lock is out of date: {kernel.repo}@{kernel.pin} is not in kgate.yaml",
+                hint=hint,
+            )
+    return lock
+
+
+def _line_of(data: bytes, message: str) -> str:
+    """Say on which line the entry stands that a core error names as `kernels[N]`."""
+    if "kernels[" not in message:
+        return ""
+    index = int(message.partition("kernels[")[2].partition("]")[0])
+    try:
+        return f", line {marks.read(data, name=LOCK_NAME).line(('kernels', index))}"
+    except InvalidInput:
+        return ""

@@ -1,0 +1,254 @@
+"""All pins at once: keep the lock, admit what is new, leave alone what is done, report.
+
+A pin that fails does not stop the others; nothing of it is published. Which exit code the
+outcome means is the command line's affair.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from kgate_core.errors import KgateError, TrustError
+from kgate_core.kernel import KernelId
+from kgate_core.lock import Lock, LockedKernel
+from kgate_mirror_server.admit import Dependencies, KernelResult, VariantResult, admit
+from kgate_mirror_server.ports import EvidenceKind
+from kgate_mirror_server.resolve import (
+    Moved,
+    Source,
+    find_locked,
+    resolve_pin,
+    unpinned_path,
+)
+from kgate_mirror_server.trustfiles import read_trust, write_trust
+from kgate_signer.trustwriter import refresh_timestamp
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from datetime import datetime
+
+    from kgate_core.digest import Digest
+    from kgate_core.evidence import Decision
+    from kgate_core.kernel import Revision
+    from kgate_mirror_server.app import Mirror
+    from kgate_mirror_server.config import Pin
+    from kgate_mirror_server.fetch import Progress
+    from kgate_mirror_server.ports import Publication
+
+    Told = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A pin about which there is no answer, and why."""
+
+    pin: Pin
+    error: KgateError
+
+
+@dataclass(slots=True)
+class SyncResult:
+    """How every pin came out."""
+
+    kernels: list[KernelResult] = field(default_factory=list)
+    failures: list[Failure] = field(default_factory=list)
+    moved: list[Moved] = field(default_factory=list)
+    fetched_bytes: int = 0
+
+    @property
+    def denied(self) -> int:
+        """How many variants may not be used."""
+        return sum(not item.allowed for kernel in self.kernels for item in kernel.variants)
+
+    @property
+    def approved(self) -> int:
+        """How many variants may be used."""
+        return sum(item.allowed for kernel in self.kernels for item in kernel.variants)
+
+
+def update_lock(
+    mirror: Mirror,
+    lock: Lock | None,
+    source: Source,
+    *,
+    upgrade: Callable[[Pin], bool],
+    tell: Told,
+) -> Lock:
+    """Return a lock over exactly the pins; those already locked stay where they are.
+
+    `upgrade` says for which pins the present commit is taken instead. Raises what the first pin
+    that cannot be resolved raises: half a lock is none.
+    """
+    kernels = []
+    for pin in mirror.config.kernels:
+        locked = find_locked(lock, mirror.config, pin)
+        if locked is None or upgrade(pin):
+            tell(f"resolving {pin}")
+            locked = resolve_pin(source, mirror.config, pin, source.commit(pin))
+        kernels.append(locked)
+    return Lock(tuple(kernels))
+
+
+def sync(mirror: Mirror, lock: Lock, source: Source, now: datetime, *, tell: Told) -> SyncResult:
+    """Admit every pin of the lock; raises TrustError if what would be signed counts nowhere."""
+    refresh_trust(mirror, now)
+    _check_trust(mirror, lock, now)
+    result = SyncResult()
+    for pin, locked in _dependencies_first(mirror, lock):
+        dependencies = _dependencies(mirror, lock, locked)
+        try:
+            _note_moved(source, pin, locked, result)
+            done = _done_before(mirror, pin, locked, dependencies, now)
+            if done is None:
+                tell(f"admitting {pin}")
+                done = admit(mirror, source, pin, locked, dependencies, now)
+        except KgateError as exc:
+            result.failures.append(Failure(pin, exc))
+            continue
+        result.kernels.append(done)
+    result.fetched_bytes = source.fetched_bytes
+    return result
+
+
+def refresh_trust(mirror: Mirror, now: datetime) -> None:
+    """Sign the timestamp anew with the online key."""
+    folder = mirror.config.path(mirror.config.trust)
+    key = mirror.key(mirror.config.keys.timestamp)
+    write_trust(folder, refresh_timestamp(read_trust(folder), key, now=now))
+
+
+def new_source(mirror: Mirror, progress: Progress) -> Source:
+    """Return the upstream as this run sees it."""
+    return Source(mirror.upstream, mirror.store, progress)
+
+
+def _check_trust(mirror: Mirror, lock: Lock, now: datetime) -> None:
+    """Refuse to sign what every pod would reject without anybody knowing why."""
+    trusted = mirror.trusted(now)
+    hint = "run `kgate trust update` where keys/root.pem is; pods learn of it by themselves"
+    if trusted.site != mirror.config.site:
+        raise TrustError(
+            f"kgate.yaml says site {mirror.config.site}, the trust metadata {trusted.site}",
+            hint="a site's name cannot change: put it back, or make a new site with `kgate init`",
+        )
+    for kernel in lock.kernels:
+        lane = trusted.lanes.get(kernel.lane)
+        if lane is None:
+            raise TrustError(f"the trust metadata knows no lane {kernel.lane!r}", hint=hint)
+        if mirror.policy.digest not in lane.policies:
+            raise TrustError(
+                f"lane {lane.name} does not count decisions of this policy"
+                f" ({mirror.policy.name}, {mirror.policy.digest.short}…)",
+                hint=f"it was changed: {hint}",
+            )
+        if kernel.origin not in lane.origins:
+            raise TrustError(f"lane {lane.name} allows no kernels from {kernel.origin}", hint=hint)
+
+
+def _dependencies_first(mirror: Mirror, lock: Lock) -> Iterable[tuple[Pin, LockedKernel]]:
+    """Yield pins so that what a kernel loads comes before it; a cycle is broken anywhere."""
+    pins = [
+        (pin, locked)
+        for pin in mirror.config.kernels
+        if (locked := find_locked(lock, mirror.config, pin)) is not None
+    ]
+    by_name = {(f"{item.repo}@{item.pin}", item.lane): (pin, item) for pin, item in pins}
+    done: set[tuple[str, str]] = set()
+
+    def visit(pin: Pin, locked: LockedKernel) -> Iterable[tuple[Pin, LockedKernel]]:
+        key = (f"{locked.repo}@{locked.pin}", locked.lane)
+        if key in done:
+            return
+        done.add(key)
+        for need in locked.depends:
+            if (need, locked.lane) in by_name:
+                yield from visit(*by_name[need, locked.lane])
+        yield pin, locked
+
+    for pin, locked in pins:
+        yield from visit(pin, locked)
+
+
+def _dependencies(mirror: Mirror, lock: Lock, locked: LockedKernel) -> Dependencies:
+    """Say which needed kernels are published, and the path to those that are not."""
+    unpinned = unpinned_path(locked, lock.kernels, mirror.config)
+    unmet = [" → ".join(unpinned) + " is not pinned in kgate.yaml"] if unpinned else []
+    met: list[str] = []
+    manifests = []
+    for need in locked.depends:
+        found = _published(mirror, need, locked.lane)
+        if found is not None:
+            met.append(f"{found.repo}@{found.served}")
+            manifests += [item.manifest for item in found.variants]
+        elif not unpinned:
+            unmet.append(f"{locked.repo}@{locked.pin} → {need} was not admitted to this lane")
+    return Dependencies(tuple(met), tuple(manifests), tuple(unmet))
+
+
+def _published(mirror: Mirror, need: str, lane: str) -> Publication | None:
+    """Return the newest publication of `org/name@vN` in a lane."""
+    found = [
+        item
+        for item in mirror.catalog.publications()
+        if f"{item.repo}@v{item.version}" == need and item.lane == lane
+    ]
+    return max(found, key=lambda item: item.published_at, default=None)
+
+
+def _note_moved(source: Source, pin: Pin, locked: LockedKernel, result: SyncResult) -> None:
+    if pin.version is None:
+        return
+    now = source.commit(pin)
+    if now != locked.commit:
+        result.moved.append(Moved(pin.ref, pin.version, locked.commit, now))
+
+
+def _done_before(
+    mirror: Mirror, pin: Pin, locked: LockedKernel, dependencies: Dependencies, now: datetime
+) -> KernelResult | None:
+    """Return the former result of a pin if nothing that it rests on has changed, else None."""
+    variants = []
+    for name, promised in sorted(locked.variants.items()):
+        kernel = KernelId(locked.origin, locked.repo_type, locked.repo, locked.commit, name)
+        found = mirror.room.found(kernel, locked.lane)
+        if found is None or found.get(EvidenceKind.MANIFEST) != promised.manifest:
+            return None
+        decision = mirror.room.decision(found)
+        imported = mirror.room.imported(found)
+        rests_on = (imported.depends, imported.depends_manifests, imported.unmet)
+        if rests_on != (dependencies.met, dependencies.manifests, dependencies.unmet):
+            return None
+        if not _still_counts(mirror, decision, now):
+            return None
+        variants.append(VariantResult(name, promised.manifest, decision, decision.denials, found))
+    allowed = {item.variant: item.manifest for item in variants if item.allowed}
+    served = _served(mirror.catalog.publications(), pin, locked, allowed)
+    if allowed and served is None:
+        return None
+    return KernelResult(pin, locked.lane, locked.commit, served, tuple(variants), fresh=False)
+
+
+def _still_counts(mirror: Mirror, decision: Decision, now: datetime) -> bool:
+    # Renewed at half its life, so that no pod ever meets an expired decision.
+    half = timedelta(days=mirror.config.valid_days) / 2
+    return decision.policy_digest == mirror.policy.digest and now - decision.decided_at < half
+
+
+def _served(
+    publications: Sequence[Publication],
+    pin: Pin,
+    locked: LockedKernel,
+    allowed: Mapping[str, Digest | None],
+) -> Revision | None:
+    for item in publications:
+        if (
+            item.repo == locked.repo
+            and item.lane == locked.lane
+            and item.upstream == locked.commit
+            and (pin.version is None or item.version == pin.version)
+            and {variant.variant: variant.manifest for variant in item.variants} == allowed
+        ):
+            return item.served
+    return None
