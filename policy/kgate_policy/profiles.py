@@ -25,9 +25,15 @@ _SOFT_IN_DEV: Final = (
     "closed-library-set",
     "no-calls-out",
     "only-kernel-files",
+    "no-ptx-only",
     "licence-allowed",
 )
-_SOFT_IN_STAGING: Final = ("require-upstream-signature", "no-dirty-build", "provenance-present")
+_SOFT_IN_STAGING: Final = (
+    "require-upstream-signature",
+    "no-dirty-build",
+    "provenance-present",
+    "no-ptx-only",
+)
 # Permissive licences that need no more than a notice; a site adds what it can accept.
 _LICENCES: Final = (
     "Apache-2.0",

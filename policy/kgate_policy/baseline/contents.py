@@ -22,7 +22,22 @@ _BYTECODE: Final = (".pyc", ".pyo")
 _MODULES: Final = (".ko", ".ko.gz", ".ko.xz", ".ko.zst")
 _LIBRARY_SET: Final = frozenset({"KG-HOST-001", "KG-HOST-002", "KG-HOST-011", "KG-HOST-015"})
 _MALFORMED: Final = frozenset({"KG-ELF-001", "KG-HOST-012", "KG-HOST-014", "KG-HOST-019"})
-_CALLS_OUT: Final = frozenset({"KG-HOST-007", "KG-HOST-008", "KG-HOST-021"})
+_DEVICE_DAMAGED: Final = frozenset(
+    {
+        "KG-DEV-001",
+        "KG-DEV-003",
+        "KG-DEV-004",
+        "KG-DEV-005",
+        "KG-DEV-010",
+        "KG-DEV-012",
+        "KG-DEV-013",
+        "KG-DEV-014",
+    }
+)
+_UNREADABLE_SOURCE: Final = frozenset({"KG-PY-001", "KG-PY-008", "KG-PY-013", "KG-PY-015"})
+_CALLS_OUT: Final = frozenset(
+    {"KG-HOST-007", "KG-HOST-008", "KG-HOST-021", "KG-PY-003", "KG-PY-004", "KG-PY-011"}
+)
 _NOT_A_KERNEL: Final = frozenset(
     {
         "KG-FILE-003",
@@ -116,6 +131,15 @@ def _severity(evidence: Evidence, parameters: Parameters) -> Answer:
     return passed(f"{len(found)} findings, the worst is {worst.label}")
 
 
+def _no_redirect(evidence: Evidence, _: Parameters) -> Answer:
+    if evidence.imported.get("redirects") is True:
+        return denied("upstream's kernel-status.toml sends clients to another repository")
+    found = _findings(evidence, {"KG-FILE-006"})
+    if found:
+        return denied(listed(map(_name, found)))
+    return denied(_NO_SCAN) if evidence.scan is None else passed("no redirect")
+
+
 def _sbom(evidence: Evidence, _: Parameters) -> Answer:
     if evidence.sbom is None:
         return denied("there is no SBOM")
@@ -159,6 +183,33 @@ RULES: Final = (
         _without(_MALFORMED, "every library reads the same way for tools and loader"),
     ),
     Rule(
+        "device-code-well-formed",
+        "Device code is well formed",
+        "Device code that a driver loads but tools cannot read, or that says one architecture "
+        "outside and another inside, hides what it does.",
+        "Ask the publisher for a new build; do not use the file.",
+        "Binaries can be inspected, GPU code included.",
+        _without(_DEVICE_DAMAGED, "all device code was read"),
+    ),
+    Rule(
+        "no-ptx-only",
+        "Ships machine code for its GPUs",
+        "Where only PTX is shipped, the driver compiles it on the machine: what then runs was "
+        "neither scanned nor signed by anybody.",
+        "Ask the publisher for a build with machine code for the GPUs in use.",
+        "What runs is what was reviewed.",
+        _without({"KG-DEV-009"}, "no library that has intermediate code only"),
+    ),
+    Rule(
+        "source-readable",
+        "Python source reads as it runs",
+        "Source that cannot be parsed, that decodes itself or that uses look-alike characters "
+        "cannot be reviewed.",
+        "Ask the publisher for plain source; do not use the file.",
+        "What runs is what was reviewed.",
+        _without(_UNREADABLE_SOURCE, "every source file can be read"),
+    ),
+    Rule(
         "only-kernel-files",
         "Nothing but what a kernel needs",
         "Programs, scripts, archives, pickles and files in disguise have no place in a kernel "
@@ -181,7 +232,7 @@ RULES: Final = (
         "A kernel-status.toml makes some clients load another repository than was reviewed.",
         "Pin the destination itself if it is wanted.",
         "The kernel that runs is the kernel that was reviewed.",
-        _without({"KG-FILE-006"}, "no redirect"),
+        _no_redirect,
     ),
     Rule(
         "closed-library-set",

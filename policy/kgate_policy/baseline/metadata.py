@@ -103,6 +103,9 @@ def _licence(evidence: Evidence, parameters: Parameters) -> Answer:
 
 def _dependencies(evidence: Evidence, _: Parameters) -> Answer:
     wanted = evidence.metadata.get("kernel-depends", [])
+    unmet = evidence.imported.get("unmet", [])
+    if unmet:
+        return denied(f"not published in this lane: {listed(map(str, unmet))}")
     if not isinstance(wanted, list):
         return denied("kernel-depends in metadata.json is not a list")
     locked = evidence.imported.get("depends", [])
