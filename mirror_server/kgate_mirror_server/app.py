@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kgate_core.errors import InvalidInput, TrustError
@@ -19,10 +18,11 @@ from kgate_mirror_server.store.disk import DiskStore
 from kgate_mirror_server.trustfiles import read_pinned, read_trust
 from kgate_policy import evaluate, load_policy
 from kgate_signer.attest import Attestor
-from kgate_signer.keys import from_uri, read_private_file
+from kgate_signer.keys import FileKey, from_uri, read_private_file
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from kgate_core.evidence import Decision, Evidence, Facts, ScanReport
     from kgate_core.kernel import KernelId
@@ -42,6 +42,8 @@ class Mirror:
     """One configured site; its parts are opened when they are first needed."""
 
     config: Config
+    ask: Callable[[str], bytes | None] = lambda _name: None
+    """Asks a person for the passphrase of a key; None if nobody can be asked."""
 
     @cached_property
     def store(self) -> BlobStore:
@@ -87,9 +89,16 @@ class Mirror:
 
     def key(self, uri: str) -> KeyProvider:
         """Open a private key; file names in its URI are relative to kgate.yaml."""
-        return from_uri(
-            uri, read_file=lambda name: read_private_file(str(self.config.path(Path(name))))
-        )
+
+        def read(name: str) -> bytes:
+            return read_private_file(str(self.config.path(name)))
+
+        name = uri.removeprefix("file:")
+        if name != uri and "?" not in name and b"ENCRYPTED" in (pem := read(name)):
+            passphrase = self.ask(name)
+            if passphrase is not None:
+                return FileKey.from_pem(pem, passphrase, what=name)
+        return from_uri(uri, read_file=read)
 
     def trusted(self, now: datetime) -> TrustedRoot:
         """Return this site's own trust metadata, verified from the root that pods pin."""

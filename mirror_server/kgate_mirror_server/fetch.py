@@ -8,9 +8,10 @@ killed run resumes. Whether the files are any good is not asked here.
 from __future__ import annotations
 
 import fnmatch
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Protocol, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from kgate_core.digest import Digest
 from kgate_core.errors import IntegrityError, InvalidInput, NotFound
@@ -20,7 +21,7 @@ from kgate_mirror_server.ports import ServedFile, UpstreamFile
 from kgate_mirror_server.upstream.gitoid import blob_oid
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from kgate_core.kernel import KernelRef, Revision
     from kgate_mirror_server.ports import BlobStore, HubClient
@@ -31,12 +32,8 @@ SMALL_FILE: Final = 64 * 1024**2  # bytes; a non-LFS file is held in memory to l
 PARALLEL: Final = 4  # files in flight; more only helps far-away upstreams
 
 
-class Progress(Protocol):
-    """Told about bytes as they arrive, from any thread."""
-
-    def __call__(self, count: int) -> None:
-        """Count bytes that came in."""
-        ...
+Progress = Callable[[int], None]
+"""Told how many bytes came in, from any thread."""
 
 
 @dataclass(frozen=True, slots=True)

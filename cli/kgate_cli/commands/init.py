@@ -1,0 +1,90 @@
+"""`kgate init`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from kgate_cli.options import json_option, now
+
+if TYPE_CHECKING:
+    from kgate_cli.output import Output
+
+
+@click.command()
+@click.argument("folder", type=click.Path(file_okay=False, path_type=Path), default=Path())
+@click.option(
+    "--upstream",
+    default="https://huggingface.co",
+    show_default=True,
+    metavar="URL|DIR",
+    help="Where kernels come from: a Hub, another kgate, or a folder.",
+)
+@click.option(
+    "--site",
+    default="https://kgate.local",
+    show_default=True,
+    help="Name of this installation in what it signs; it cannot change later.",
+)
+@click.option(
+    "--passphrase-file",
+    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    help="File with the passphrase for the private keys; later commands read it too.",
+)
+@click.option("--no-passphrase", is_flag=True, help="Leave the private keys unencrypted.")
+@json_option
+def command(  # one argument for each option
+    folder: Path,
+    upstream: str,
+    site: str,
+    passphrase_file: Path | None,
+    no_passphrase: bool,  # noqa: FBT001  # click passes flags by name
+    output: Output,
+) -> int:
+    """Start a site in FOLDER: configuration, policy, keys and the trust root that pods pin.
+
+    Nothing that exists is overwritten.
+
+    \b
+    Examples:
+      kgate init
+      kgate init site --upstream ./built --no-passphrase
+    """
+    from kgate_mirror_server.founding import Founding, found_site
+
+    passphrase = _passphrase(passphrase_file, no_passphrase=no_passphrase)
+    name = str(passphrase_file.absolute()) if passphrase_file else ""
+    paths = found_site(folder, Founding(upstream, site, passphrase, name), now())
+    output.result("init", {"files": [str(path) for path in paths]})
+    output.say(
+        f"Wrote {paths[0]} (what to mirror), {paths[1]} (what may run), {paths[2].parent}/ "
+        f"(signing keys), {paths[-1]} (what pods pin)."
+    )
+    output.say("Next: edit kgate.yaml, then `kgate lock`, `kgate sync`, `kgate serve`.")
+    return 0
+
+
+def _passphrase(file: Path | None, *, no_passphrase: bool) -> bytes | None:
+    if file is not None:
+        from kgate_signer.keys import read_private_file
+
+        return read_private_file(str(file)).removesuffix(b"\n")
+    if no_passphrase:
+        return None
+    if not sys.stdin.isatty():
+        raise click.UsageError(
+            "nobody is there to ask for a passphrase: "
+            "give --passphrase-file FILE or --no-passphrase"
+        )
+    text: str = click.prompt(
+        "Passphrase for the signing keys (empty: none)",
+        default="",
+        hide_input=True,
+        confirmation_prompt=True,
+        show_default=False,
+        err=True,
+    )
+    return text.encode() or None

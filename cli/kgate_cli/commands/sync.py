@@ -1,0 +1,85 @@
+"""`kgate sync`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from kgate_cli import exits
+from kgate_cli.options import config_option, json_option, now, open_mirror
+from kgate_cli.syncreport import render, to_json
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from kgate_cli.output import Output
+    from kgate_core.lock import Lock
+    from kgate_mirror_server.app import Mirror
+    from kgate_mirror_server.resolve import Source
+    from kgate_mirror_server.sync import SyncResult
+
+
+@click.command()
+@click.option("--locked", is_flag=True, help="Fail if kgate.lock would change. For CI.")
+@click.option(
+    "--report-dir",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Write report.json and the SBOMs there.",
+)
+@config_option
+@json_option
+def command(
+    locked: bool,  # noqa: FBT001  # click passes flags by name
+    report_dir: Path | None,
+    config_path: Path,
+    output: Output,
+) -> int:
+    """Admit every pin: fetch, verify, scan, decide, sign, publish.
+
+    Only what is in kgate.lock is taken; a pin that is not locked yet is locked first. Exit code 1
+    means that something was denied or refused, 3 that upstream could not be reached.
+
+    \b
+    Examples:
+      kgate sync
+      kgate sync --locked --report-dir out/
+    """
+    with open_mirror(config_path) as mirror:
+        with output.progress("sync") as (count, tell):
+            from kgate_mirror_server.sync import new_source, sync
+
+            source = new_source(mirror, count)
+            lock = _lock(mirror, source, tell, locked=locked)
+            result = sync(mirror, lock, source, now(), tell=tell)
+        if report_dir is not None:
+            from kgate_cli.syncreport import write_reports
+
+            write_reports(report_dir, mirror, result)
+        code = _code(mirror, result)
+        output.result("sync", to_json(mirror, result), ok=code == exits.YES)
+        render(output, mirror, result)
+    return code
+
+
+def _lock(mirror: Mirror, source: Source, tell: Callable[[str], None], *, locked: bool) -> Lock:
+    from kgate_mirror_server.config import LOCK_NAME
+    from kgate_mirror_server.resolve import read_lock, require_lock
+    from kgate_mirror_server.sync import update_lock
+    from kgate_mirror_server.trustfiles import replace_file
+
+    before = read_lock(mirror.config.folder)
+    if locked:
+        return require_lock(before, mirror.config)
+    lock = update_lock(mirror, before, source, upgrade=lambda _pin: False, tell=tell)
+    if lock != before:
+        replace_file(mirror.config.folder / LOCK_NAME, lock.to_bytes())
+    return lock
+
+
+def _code(mirror: Mirror, result: SyncResult) -> int:
+    moved = bool(result.moved) and mirror.config.on_moved == "fail"
+    return exits.worst(
+        [failure.error for failure in result.failures], refused=bool(result.denied) or moved
+    )

@@ -1,0 +1,99 @@
+"""The command group: global rules, lazy commands, errors to exit codes.
+
+A command module has one click command named `command`; its first line of help is here too, so
+that the list needs no import.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from kgate_core.errors import KgateError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+from kgate_cli import exits
+
+COMMANDS: Final[dict[str, str]] = {
+    "init": "Start a site: kgate.yaml, a policy, keys and the trust root that pods pin.",
+    "lock": "Resolve every pin to a commit and its variants' digests: kgate.lock.",
+    "sync": "Admit every pin: fetch, verify, scan, decide, sign, publish. The CI command.",
+    "serve": "Serve what was published to stock Hub clients.",
+    "ls": "List what is published and what was denied.",
+    "show": "Show everything known about one kernel.",
+    "scan": "Look into a library, a kernel, a wheel or a folder, down to the GPU code.",
+    "sbom": "Print the CycloneDX SBOM of a mirrored kernel or of a path.",
+    "verify": "Check a kernel against its signatures, in numbered steps.",
+    "trust": "Show, refresh and update the trust metadata.",
+    "policy": "Check a policy file and ask it about mirrored kernels.",
+    "doctor": "Check this host or pod: endpoint, trust, cache, versions, hook.",
+    "demo": "Tell the whole story on this machine, offline.",
+}
+
+
+class _Group(click.Group):
+    """Imports a command's module when it is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002  # click's signature
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        if cmd_name not in COMMANDS:
+            return None
+        module = importlib.import_module(f"kgate_cli.commands.{cmd_name}")
+        command: click.Command = module.command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.group(
+    cls=_Group,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Exit codes: 0 yes · 1 the answer is no · 2 usage · 3 could not reach · "
+    "4 configuration or trust root · 70 bug.",
+)
+@click.version_option(package_name="kgate", prog_name="kgate")
+def group() -> None:
+    """Let a GPU kernel into a pod only if it was pinned, scanned, allowed and signed.
+
+    \b
+    kgate init && kgate lock && kgate sync && kgate serve
+    """
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code; prints errors, raises nothing."""
+    from kgate_cli.output import Output
+
+    arguments = sys.argv[1:] if arguments is None else arguments
+    output = Output(as_json="--json" in arguments)
+    try:
+        code = group.main(list(arguments), prog_name="kgate", standalone_mode=False)
+    except click.exceptions.Exit as exc:
+        return exc.exit_code
+    except click.ClickException as exc:
+        exc.show()
+        return exits.USAGE
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("stopped", err=True)
+        return exits.NO
+    except BrokenPipeError:
+        return exits.NO
+    except KgateError as exc:
+        output.error(exc)
+        return exits.exit_code(exc)
+    except Exception:  # noqa: BLE001  # the edge: a bug must not look like an answer
+        import traceback
+
+        traceback.print_exc()
+        click.echo("this is a bug in kgate: please report it with the lines above", err=True)
+        return exits.BUG
+    return code if isinstance(code, int) else exits.YES

@@ -1,0 +1,70 @@
+"""Options that several commands share, and the mirror they open."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from kgate_cli.output import Output
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from kgate_mirror_server.app import Mirror
+
+F = TypeVar("F", bound="Callable[..., Any]")
+
+
+def json_option(function: F) -> F:
+    """Add --json; the command gets an `output`."""
+
+    def build(_ctx: click.Context, _param: click.Parameter, value: bool) -> Output:  # noqa: FBT001  # click's signature
+        return Output(as_json=value)
+
+    return click.option(
+        "--json", "output", is_flag=True, callback=build, help="Print one JSON object."
+    )(function)
+
+
+def config_option(function: F) -> F:
+    """Add --config; the command gets a `config_path`."""
+    return click.option(
+        "-c",
+        "--config",
+        "config_path",
+        type=click.Path(dir_okay=False, path_type=Path),
+        default=Path("kgate.yaml"),
+        show_default=True,
+        envvar="KGATE_CONFIG",
+        help="The site's configuration.",
+    )(function)
+
+
+@contextmanager
+def open_mirror(config_path: Path) -> Iterator[Mirror]:
+    """Open the configured site and close it afterwards."""
+    from kgate_mirror_server.app import Mirror
+    from kgate_mirror_server.config import load_config
+
+    mirror = Mirror(load_config(config_path), ask=_ask_passphrase)
+    try:
+        yield mirror
+    finally:
+        mirror.close()
+
+
+def now() -> datetime:
+    """Return the present time: the one clock of the command line."""
+    return datetime.now(UTC).replace(microsecond=0)
+
+
+def _ask_passphrase(name: str) -> bytes | None:
+    # Only a person at a terminal can be asked; a CI job must fail with a clear sentence instead.
+    if not sys.stdin.isatty():
+        return None
+    return str(click.prompt(f"Passphrase of {name}", hide_input=True, err=True)).encode()

@@ -1,0 +1,147 @@
+"""What a sync brought, as JSON, as a table and as files. It changes nothing."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from kgate_cli.output import size
+from kgate_core.evidence import Severity
+from kgate_mirror_server.ports import EvidenceKind
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from kgate_cli.output import Output
+    from kgate_core.evidence import ScanReport
+    from kgate_mirror_server.admit import KernelResult, VariantResult
+    from kgate_mirror_server.app import Mirror
+    from kgate_mirror_server.sync import SyncResult
+
+
+def to_json(mirror: Mirror, result: SyncResult) -> dict[str, Any]:
+    """Return the result as the JSON object of `kgate sync --json`."""
+    return {
+        "approved": result.approved,
+        "denied": result.denied,
+        "fetched_bytes": result.fetched_bytes,
+        "kernels": [_kernel(mirror, kernel) for kernel in result.kernels],
+        "failures": [
+            {
+                "pin": str(item.pin),
+                "code": item.error.code,
+                "message": item.error.message,
+                "hint": item.error.hint,
+            }
+            for item in result.failures
+        ],
+        "moved": [
+            {
+                "repo": str(item.repo),
+                "version": item.version,
+                "locked": str(item.locked),
+                "now": str(item.now),
+            }
+            for item in result.moved
+        ],
+    }
+
+
+def _kernel(mirror: Mirror, kernel: KernelResult) -> dict[str, Any]:
+    return {
+        "repo": kernel.pin.repo,
+        "pin": kernel.pin.wanted,
+        "lane": kernel.lane,
+        "commit": str(kernel.commit),
+        "served": str(kernel.served) if kernel.served else None,
+        "fresh": kernel.fresh,
+        "variants": [
+            {
+                "variant": item.variant,
+                "manifest": str(item.manifest) if item.manifest else None,
+                "allowed": item.allowed,
+                "reasons": [reason.to_json() for reason in item.reasons],
+                "warnings": [w.to_json() for w in item.decision.warnings] if item.decision else [],
+                "findings": _finding_counts(_scan(mirror, item)),
+            }
+            for item in kernel.variants
+        ],
+    }
+
+
+def render(output: Output, mirror: Mirror, result: SyncResult) -> None:
+    """Print the table, the refusals with what to do, and one closing line."""
+    output.table(
+        ("KERNEL", "VARIANT", "DEVICE CODE", "FINDINGS", "DECISION"),
+        [
+            (
+                str(kernel.pin),
+                item.variant,
+                _device(scan := _scan(mirror, item)),
+                _worst_words(scan),
+                "approved, signed" if item.allowed else "denied",
+            )
+            for kernel in result.kernels
+            for item in kernel.variants
+        ],
+    )
+    for kernel in result.kernels:
+        for item in kernel.variants:
+            for reason in item.reasons:
+                output.say(f"{kernel.pin} {item.variant}: {reason.rule}: {reason.seen}")
+                if reason.hint:
+                    output.say(f"  → {reason.hint}")
+    for moved in result.moved:
+        output.say(
+            f"{moved.repo}: upstream moved v{moved.version} from {moved.locked.short} to "
+            f"{moved.now.short}; the pinned commit stays"
+        )
+        output.say(f"  → to take the new one: kgate lock --upgrade {moved.repo}")
+    for failure in result.failures:
+        output.note(f"error: {failure.pin}: {failure.error.message}")
+        if failure.error.hint:
+            output.note(f"  → {failure.error.hint}")
+    output.say(
+        f"{result.approved} approved, {result.denied} denied, {len(result.failures)} without an "
+        f"answer; {size(result.fetched_bytes)} fetched."
+    )
+
+
+def write_reports(folder: Path, mirror: Mirror, result: SyncResult) -> None:
+    """Write report.json and one SBOM for each variant that was looked at."""
+    sboms = folder / "sbom"
+    sboms.mkdir(parents=True, exist_ok=True)
+    document = {"schema": "kgate.dev/sync/v1", **to_json(mirror, result)}
+    text = json.dumps(document, indent=2, ensure_ascii=False) + "\n"
+    (folder / "report.json").write_text(text, encoding="utf-8")
+    for kernel in result.kernels:
+        for item in kernel.variants:
+            if EvidenceKind.SBOM in item.evidence:
+                name = f"{kernel.pin.repo.replace('/', '--')}@{kernel.commit.short}"
+                data = mirror.room.read(item.evidence[EvidenceKind.SBOM])
+                (sboms / f"{name}--{item.variant}.cdx.json").write_bytes(data)
+
+
+def _scan(mirror: Mirror, item: VariantResult) -> ScanReport | None:
+    return mirror.room.scan(item.evidence) if EvidenceKind.SCAN in item.evidence else None
+
+
+def _device(scan: ScanReport | None) -> str:
+    if scan is None:
+        return "not scanned"
+    device = scan.summary.get("device", {})
+    archs = " ".join(device.get("archs", []))
+    kernels = device.get("kernels", 0)
+    return f"{archs} · {kernels} kernels" if archs else "none"
+
+
+def _finding_counts(scan: ScanReport | None) -> dict[str, int]:
+    counts = dict.fromkeys((level.label for level in reversed(Severity)), 0)
+    for finding in scan.findings if scan else ():
+        counts[finding.severity.label] += 1
+    return counts
+
+
+def _worst_words(scan: ScanReport | None) -> str:
+    words = [f"{count} {label}" for label, count in _finding_counts(scan).items() if count]
+    return " ".join(words[:3]) or "none"
