@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 
 TABLES: Final = (
     "kgate_scanner.elf",
+    "kgate_scanner.rules_files",
+    "kgate_scanner.rules_host",
+    "kgate_scanner.rules_metadata",
+    "kgate_scanner.rules_python",
     "kgate_scanner.device.rules",
 )
 """Modules that own a table of rules named `RULES`; one line each."""

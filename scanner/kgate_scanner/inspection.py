@@ -1,0 +1,55 @@
+"""Looks at one file with every parser that fits its kind. Runs in the child process.
+
+It knows one file only: what needs the other files (the closed library set, the publisher's
+digests) is done in `variant` over the facts that come back.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Final
+
+from kgate_scanner import host, metadata, python
+from kgate_scanner.elf import Elf
+from kgate_scanner.files import Kind, identify
+from kgate_scanner.isolate import Inspected
+
+if TYPE_CHECKING:
+    from kgate_core.evidence import Facts, Finding
+
+_LATER: Final = ("encodings.idna", "encodings.latin_1", "encodings.ascii", "encodings.utf_8_sig")
+"""Modules that Python imports when first used: too late once no file can be opened."""
+
+
+def preload() -> None:
+    """Import everything that `inspect_file` may ever need."""
+    for name in _LATER:
+        importlib.import_module(name)
+    host.preload()
+    python.preload()
+
+
+def inspect_file(data: memoryview, path: str, *, system: str | None) -> Inspected:
+    """Return facts and findings about the bytes of one file; may raise what its parsers raise."""
+    identified = identify(data, path, system=system)
+    facts: Facts = {"kind": str(identified.kind)}
+    findings: list[Finding] = list(identified.findings)
+    complete = True
+    match identified.kind:
+        case Kind.LIBRARY:
+            elf = Elf(data)
+            read = host.read_host(elf, path)
+            facts["host"] = read.facts
+            findings += (*elf.findings(path), *read.findings)
+        case Kind.PYTHON:
+            source = python.read_python(data, path)
+            facts["python"] = source.facts
+            findings += source.findings
+            complete = source.complete
+        case Kind.METADATA:
+            document = metadata.read_metadata(data, path)
+            facts["metadata"] = document.facts
+            findings += document.findings
+        case _:
+            pass
+    return Inspected(facts, tuple(findings), complete)

@@ -1,0 +1,356 @@
+"""Writes a CycloneDX document of one kernel variant, down to its device images.
+
+The graph is flat with dependencies (repository -> variant -> files -> device images, and libraries
+-> what they need), because converters drop nested components. Equal input gives equal bytes: the
+serial number is derived, the time is the caller's. Tables of kernels are too long for a BOM: it
+carries their count and digest, and `kernel_table` returns the table itself. No vulnerabilities and
+no findings are written here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, Final
+from uuid import NAMESPACE_URL, uuid5
+
+from cyclonedx.contrib.license.factories import LicenseFactory
+from cyclonedx.exception import CycloneDxException
+from cyclonedx.model import (
+    ExternalReference,
+    ExternalReferenceType,
+    HashAlgorithm,
+    HashType,
+    Property,
+    XsUri,
+)
+from cyclonedx.model.bom import Bom, BomMetaData
+from cyclonedx.model.bom_ref import BomRef
+from cyclonedx.model.component import Commit, Component, ComponentScope, ComponentType, Pedigree
+from cyclonedx.model.component_evidence import ComponentEvidence, Occurrence
+from cyclonedx.model.dependency import Dependency
+from cyclonedx.model.tool import ToolRepository
+from cyclonedx.output.json import JsonV1Dot6, JsonV1Dot7
+from packageurl import PackageURL
+
+from kgate_core import strictjson
+from kgate_core.errors import InvalidInput
+from kgate_scanner import libraries
+from kgate_scanner.summary import images
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+    from datetime import datetime
+
+    from kgate_core.evidence import Facts, ScanReport
+    from kgate_core.kernel import KernelId
+    from kgate_core.manifest import FileEntry, Manifest
+
+_TABLE_SCHEMA: Final = "kgate.dev/kernel-table/v1"
+_MAX_TEXT: Final = 1024  # characters of one property
+_LIBRARY_KINDS: Final = frozenset({"elf-shared-object"})
+
+
+class Spec(StrEnum):
+    """Versions of the CycloneDX specification that can be written."""
+
+    V1_6 = "1.6"
+    V1_7 = "1.7"
+
+
+def build_sbom(
+    kernel: KernelId,
+    manifest: Manifest,
+    metadata: Facts,
+    report: ScanReport,
+    *,
+    timestamp: datetime,
+    spec: Spec = Spec.V1_6,
+) -> bytes:
+    """Return the document; raises InvalidInput if the report is not about the manifest."""
+    if report.subject != manifest.digest:
+        raise InvalidInput("the scan report is about another manifest")
+    graph = _Graph(kernel, manifest, report)
+    graph.add_variant(metadata)
+    for entry in manifest.files:
+        graph.add_file(entry, report.files.get(entry.path, {}))
+    bom = Bom(
+        components=graph.components,
+        dependencies=graph.dependencies(),
+        serial_number=uuid5(NAMESPACE_URL, f"{kernel.purl} {manifest.digest} {report.scanner}"),
+        metadata=BomMetaData(
+            timestamp=timestamp,
+            component=graph.root,
+            tools=ToolRepository(components=[_tool(report.scanner)]),
+        ),
+    )
+    writer = JsonV1Dot6 if spec is Spec.V1_6 else JsonV1Dot7
+    try:
+        return writer(bom).output_as_string().encode() + b"\n"
+    except CycloneDxException as exc:
+        raise InvalidInput(f"no CycloneDX document can be written: {exc}") from exc
+
+
+def kernel_table(report: ScanReport) -> bytes:
+    """Return every device kernel with its resources, by image, as canonical JSON."""
+    rows = [
+        {"path": path, **{key: image[key] for key in _TABLE_KEYS if key in image}}
+        for path, image in images(report.files)
+    ]
+    return strictjson.dumps(
+        {"schema": _TABLE_SCHEMA, "subject": str(report.subject), "images": rows}
+    )
+
+
+_TABLE_KEYS: Final = ("section", "offset", "container", "entry", "target", "digest", "kernels")
+
+
+class _Graph:
+    """The components of one document and who depends on whom."""
+
+    def __init__(self, kernel: KernelId, manifest: Manifest, report: ScanReport) -> None:
+        self.kernel: Final = kernel
+        self.components: Final[list[Component]] = []
+        self._edges: Final[dict[BomRef, set[BomRef]]] = {}
+        self._needed: Final[dict[str, Component]] = {}
+        self._files: Final[dict[str, Component]] = {}
+        self._shipped: Final = _shipped(report.files)
+        repository = f"pkg:huggingface/{kernel.repo}@{kernel.revision}"
+        origin = kernel.origin
+        references = []
+        if origin.startswith("http"):
+            plural = f"{origin}/{kernel.repo_type}s/{kernel.repo}/tree/{kernel.revision}"
+            references.append(_reference(ExternalReferenceType.DISTRIBUTION, plural))
+        self.root: Final = Component(
+            type=ComponentType.LIBRARY,
+            name=kernel.repo.name,
+            group=kernel.repo.org,
+            version=str(kernel.revision),
+            bom_ref=repository,
+            purl=PackageURL.from_string(repository + kernel.purl[len(repository) :].split("#")[0]),
+            external_references=[item for item in references if item is not None],
+        )
+        self._variant: Final = Component(
+            type=ComponentType.LIBRARY,
+            name=kernel.variant,
+            version=str(kernel.revision),
+            bom_ref=kernel.purl,
+            purl=PackageURL.from_string(kernel.purl),
+            properties=list(_variant_properties(manifest, report)),
+        )
+
+    def add_variant(self, metadata: Facts) -> None:
+        """Add the variant with licence, origin, provenance and declared dependencies."""
+        for component in (self.root, self._variant):
+            component.licenses.update(_licences(metadata))
+            for kind, key in (
+                (ExternalReferenceType.VCS, "source"),
+                (ExternalReferenceType.WEBSITE, "upstream"),
+            ):
+                reference = _reference(kind, metadata.get(key))
+                if reference is not None:
+                    component.external_references.add(reference)
+        self._variant.pedigree = _pedigree(metadata)
+        self._variant.properties.update(_metadata_properties(metadata))
+        self._add(self._variant, self.root)
+        for name in sorted({str(name) for name in metadata.get("python-depends") or []}):
+            self._add_once(f"pkg:pypi/{name.lower()}", name, self._variant)
+        for item in metadata.get("kernel-depends") or []:
+            repo = str(item["repo-id"])
+            self._add_once(f"pkg:huggingface/{repo}", repo, self._variant)
+
+    def add_file(self, entry: FileEntry, facts: Facts) -> None:
+        """Add one file, and for a library what it needs and the device images inside."""
+        is_library = facts.get("kind") in _LIBRARY_KINDS
+        purl = f"{self.kernel.purl}/{entry.path}"
+        component = Component(
+            type=ComponentType.LIBRARY if is_library else ComponentType.FILE,
+            name=entry.path,
+            version=f"sha256:{entry.digest.hex}",
+            bom_ref=purl,
+            purl=PackageURL.from_string(self.kernel.purl.split("#")[0])._replace(
+                subpath=f"build/{self.kernel.variant}/{entry.path}"
+            ),
+            hashes=[HashType(alg=HashAlgorithm.SHA_256, content=entry.digest.hex)],
+            properties=list(_file_properties(entry, facts)),
+        )
+        self._files[entry.path] = component
+        self._add(component, self._variant)
+        for image in facts.get("device", {}).get("images", ()):
+            self._add(_image(purl, entry.path, image), component)
+        for soname in facts.get("host", {}).get("needed", ()):
+            shipped = self._shipped.get(soname)
+            if shipped is not None:
+                self._edges.setdefault(component.bom_ref, set()).add(self._file_ref(shipped))
+            else:
+                project = libraries.pypi_project(soname)
+                purl_of = f"pkg:pypi/{project}" if project else f"pkg:generic/{soname}"
+                self._add_once(purl_of, soname, component)
+
+    def dependencies(self) -> Iterator[Dependency]:
+        """Yield an entry for every component, with or without edges."""
+        for component in (self.root, *self.components):
+            inner = sorted(self._edges.get(component.bom_ref, ()), key=lambda ref: ref.value or "")
+            yield Dependency(component.bom_ref, [Dependency(ref) for ref in inner])
+
+    def _file_ref(self, path: str) -> BomRef:
+        # References compare by value, so the file may still be ahead of us.
+        found = self._files.get(path)
+        return found.bom_ref if found is not None else BomRef(f"{self.kernel.purl}/{path}")
+
+    def _add(self, component: Component, parent: Component) -> None:
+        self.components.append(component)
+        self._edges.setdefault(parent.bom_ref, set()).add(component.bom_ref)
+
+    def _add_once(self, purl: str, name: str, parent: Component) -> None:
+        # Two sonames may come from one project; each stays a component of its own.
+        reference = f"{purl}#{name}"
+        if reference not in self._needed:
+            entry = libraries.platform_library(name)
+            self._needed[reference] = Component(
+                type=ComponentType.LIBRARY,
+                name=name,
+                bom_ref=reference,
+                purl=PackageURL.from_string(purl),
+                scope=ComponentScope.REQUIRED,
+                properties=[Property(name="kgate:provided-by", value=entry.family)]
+                if entry
+                else [],
+            )
+            self.components.append(self._needed[reference])
+        needed = self._needed[reference]
+        self._edges.setdefault(parent.bom_ref, set()).add(needed.bom_ref)
+
+
+def _shipped(files: Mapping[str, Facts]) -> dict[str, str]:
+    shipped = {path.rpartition("/")[2]: path for path in sorted(files)}
+    for path, facts in sorted(files.items()):
+        if soname := facts.get("host", {}).get("soname"):
+            shipped[soname] = path
+    return shipped
+
+
+def _image(parent: str, path: str, image: Mapping[str, Any]) -> Component:
+    digest = str(image.get("digest", "")).removeprefix("sha256:")
+    place = f"{image['container']}.{image['entry']}"
+    kernels = sorted(str(kernel["name"]) for kernel in image.get("kernels", ()))
+    said = {
+        "kind": image["kind"],
+        "target": image.get("target"),
+        "container-format": image.get("containerFormat"),
+        "compression": image.get("compression"),
+        "size": image["size"],
+        "stored-size": image["storedSize"],
+        "toolkit": image.get("toolkit"),
+        "options": image.get("options"),
+        "debug": image.get("debug"),
+        "relocatable": image.get("relocatable"),
+        "kernels": image.get("kernelCount", len(kernels)),
+        "kernels-digest": _names_digest(kernels) if kernels else None,
+    }
+    properties = _properties("kgate:device", said)
+    for tool in image.get("tools", ()):
+        text = " ".join(str(tool[key]) for key in ("name", "version", "build") if tool.get(key))
+        properties.append(Property(name="kgate:device:tool", value=text[:_MAX_TEXT]))
+    return Component(
+        type=ComponentType.FILE,
+        name=f"{image.get('target') or 'device'} {image['kind']}",
+        version=f"sha256:{digest}" if digest else None,
+        bom_ref=f"{parent}#{place}",
+        hashes=[HashType(alg=HashAlgorithm.SHA_256, content=digest)] if digest else [],
+        evidence=ComponentEvidence(
+            occurrences=[
+                Occurrence(
+                    location=path,
+                    offset=int(image["offset"]),
+                    additional_context=str(image.get("section") or "outside all sections"),
+                )
+            ]
+        ),
+        properties=properties,
+    )
+
+
+def _variant_properties(manifest: Manifest, report: ScanReport) -> Iterator[Property]:
+    table = kernel_table(report)
+    said = {
+        "manifest": str(manifest.digest),
+        "scan:complete": report.complete,
+        "device:images": sum(1 for _ in images(report.files)),
+        "device:kernels": report.summary.get("device", {}).get("kernels", 0),
+        "device:kernel-table": f"sha256:{hashlib.sha256(table).hexdigest()}",
+    }
+    yield from _properties("kgate", said)
+
+
+def _metadata_properties(metadata: Facts) -> Iterator[Property]:
+    backend = metadata.get("backend") or {}
+    provenance = metadata.get("provenance") or {}
+    builder = provenance.get("kernel-builder") or {}
+    source = provenance.get("kernel") or {}
+    said = {
+        "id": metadata.get("id"),
+        "version": metadata.get("version"),
+        "backend": backend.get("type"),
+        "backend:archs": " ".join(map(str, backend.get("archs") or [])),
+        "provenance:builder": builder.get("version"),
+        "provenance:builder:commit": builder.get("commit") or builder.get("sha"),
+        "provenance:builder:dirty": builder.get("dirty"),
+        "provenance:kernel:dirty": source.get("dirty"),
+    }
+    yield from _properties("kgate:metadata", said)
+
+
+def _file_properties(entry: FileEntry, facts: Facts) -> Iterator[Property]:
+    host = facts.get("host") or {}
+    said = {
+        "kind": facts.get("kind"),
+        "size": entry.size,
+        "build-id": host.get("buildId"),
+        "machine": host.get("machine"),
+        "manylinux": host.get("manylinux"),
+        "torch-abi": host.get("torchAbi"),
+        "runpath": ":".join([*host.get("rpath", ()), *host.get("runpath", ())]),
+        "compilers": "; ".join(host.get("compilers", ())),
+    }
+    yield from _properties("kgate:file", said)
+
+
+def _properties(prefix: str, said: Mapping[str, object]) -> list[Property]:
+    found = []
+    for key, value in said.items():
+        if value is None or value == "":
+            continue
+        text = str(value).lower() if isinstance(value, bool) else str(value)
+        found.append(Property(name=f"{prefix}:{key}", value=text[:_MAX_TEXT]))
+    return found
+
+
+def _names_digest(names: Iterable[str]) -> str:
+    text = "\n".join(names).encode("utf-8", "backslashreplace")
+    return f"sha256:{hashlib.sha256(text).hexdigest()}"
+
+
+def _licences(metadata: Facts) -> list[Any]:
+    text = metadata.get("license")
+    return [LicenseFactory().make_from_string(text[:_MAX_TEXT])] if text else []
+
+
+def _pedigree(metadata: Facts) -> Pedigree | None:
+    source = (metadata.get("provenance") or {}).get("kernel") or {}
+    commit = source.get("commit") or source.get("sha")
+    return Pedigree(commits=[Commit(uid=str(commit)[:_MAX_TEXT])]) if commit else None
+
+
+def _reference(kind: ExternalReferenceType, url: object) -> ExternalReference | None:
+    if not isinstance(url, str) or not url.startswith(("https://", "http://", "git+https://")):
+        return None
+    try:
+        return ExternalReference(type=kind, url=XsUri(url[:_MAX_TEXT]))
+    except CycloneDxException:
+        return None
+
+
+def _tool(scanner: str) -> Component:
+    name, _, version = scanner.partition("/")
+    return Component(type=ComponentType.APPLICATION, name=name, version=version or None)

@@ -1,0 +1,150 @@
+"""Scans one variant: every file in the child process, then what only shows between the files.
+
+`scan_variant` is the entry point for a mirror; see `paths` for files, directories and wheels on a
+disk. It decides nothing, and a report says nothing about files that the manifest does not list.
+
+Facts of a file (`ScanReport.files[path]`): `kind`, `size`, `digest`, and by kind `host` (see
+`host`), `device` (`images`, see `device`), `python` (see `python`), `metadata` (the document).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from kgate_core.errors import KgateError
+from kgate_core.evidence import Finding, ScanReport
+from kgate_core.kernel import Variant
+from kgate_scanner import rules_files as rules
+from kgate_scanner.files import METADATA
+from kgate_scanner.isolate import (
+    Inspected,
+    ParserProcess,
+    ScanLimits,
+    gave_up,
+    open_descriptor,
+)
+from kgate_scanner.libraries import check_libraries
+from kgate_scanner.metadata import check_metadata
+from kgate_scanner.rules import all_rules
+from kgate_scanner.summary import device_archs, summarise
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+    from contextlib import AbstractContextManager
+
+    from kgate_core.evidence import Facts
+    from kgate_core.manifest import FileEntry, Manifest
+
+    OpenFile = Callable[[FileEntry], AbstractContextManager[Path | memoryview]]
+
+VERSION: Final = "0.1.0"
+"""Of the scanner; rises whenever equal bytes may give another report."""
+DEFAULT_LIMITS: Final = ScanLimits()
+
+
+@cache
+def scanner_name() -> str:
+    """Return name, version and the short digest of the rule table: it stands in every report."""
+    table = "\n".join(f"{rule.id} {rule.severity.label}" for rule in all_rules().values())
+    return f"kgate-scanner/{VERSION}+rules.{hashlib.sha256(table.encode()).hexdigest()[:12]}"
+
+
+def scan_variant(
+    variant: str,
+    manifest: Manifest,
+    open_file: OpenFile,
+    *,
+    limits: ScanLimits = DEFAULT_LIMITS,
+) -> ScanReport:
+    """Scan the files of one build variant; raises InvalidInput if `variant` is not a variant name.
+
+    `open_file` gives a path or the bytes of an entry while its context is open. What goes wrong
+    with a file is a finding; the report is then not complete.
+    """
+    return scan_files(manifest, open_file, variant=Variant.parse(variant), limits=limits)
+
+
+def scan_files(
+    manifest: Manifest,
+    open_file: OpenFile,
+    *,
+    variant: Variant | None,
+    extra: Iterable[Finding] = (),
+    limits: ScanLimits = DEFAULT_LIMITS,
+) -> ScanReport:
+    """Scan any set of files; without a variant, the rules about metadata and names do not apply."""
+    system = None if variant is None else (variant.os or "linux")
+    results: dict[str, Inspected] = {}
+    readable = [entry.size for entry in manifest.files if entry.size <= limits.file_bytes]
+    with ParserProcess(limits, max(readable, default=0), system) as process:
+        for entry in manifest.files:
+            results[entry.path] = _inspect(process, entry, open_file, limits)
+    files: dict[str, Facts] = {
+        entry.path: {
+            "kind": "unread",
+            **results[entry.path].facts,
+            "size": entry.size,
+            "digest": str(entry.digest),
+        }
+        for entry in manifest.files
+    }
+    findings = [*extra]
+    for result in results.values():
+        findings += result.findings
+    hosts = {path: facts["host"] for path, facts in files.items() if facts.get("host")}
+    findings += check_libraries(hosts, variant)
+    if variant is not None:
+        document: Mapping[str, Any] = files.get(METADATA, {}).get("metadata", {})
+        findings += check_metadata(document, manifest, variant, device_archs(files))
+    findings.sort(key=_order)
+    return ScanReport(
+        scanner=scanner_name(),
+        subject=manifest.digest,
+        files=files,
+        summary=summarise(files, findings, variant),
+        findings=tuple(findings),
+        complete=all(result.complete for result in results.values()),
+    )
+
+
+def _inspect(
+    process: ParserProcess, entry: FileEntry, open_file: OpenFile, limits: ScanLimits
+) -> Inspected:
+    if entry.size > limits.file_bytes:
+        seen = f"{entry.size} bytes are more than the {limits.file_bytes} that are read"
+        return Inspected({}, (rules.TOO_LARGE.finding(entry.path, seen),), complete=False)
+    try:
+        with open_file(entry) as content:
+            if isinstance(content, Path):
+                descriptor = os.open(content, os.O_RDONLY | os.O_CLOEXEC)
+            else:
+                descriptor = open_descriptor(content)
+            try:
+                if os.fstat(descriptor).st_size != entry.size:
+                    return _unreadable(entry, "its size differs from the manifest's")
+                return process.inspect(descriptor, entry.path)
+            finally:
+                os.close(descriptor)
+    except OSError as exc:
+        return _unreadable(entry, f"could not be opened ({type(exc).__name__})")
+    except KgateError as exc:
+        return gave_up(entry.path, f"could not be opened ({exc.code})")
+
+
+def _unreadable(entry: FileEntry, why: str) -> Inspected:
+    return Inspected({}, (rules.UNREADABLE.finding(entry.path, why),), complete=False)
+
+
+def _order(finding: Finding) -> tuple[str, int, str, int, int, str]:
+    return (
+        finding.path,
+        -finding.severity,
+        finding.rule,
+        -1 if finding.offset is None else finding.offset,
+        finding.line or 0,
+        finding.seen,
+    )
