@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["RULES", "Damage", "Elf", "FileKind", "Header", "Note", "Section", "Segment", "Symbol"]
 __all__ += ["identify"]
 
-MAX_SECTIONS: Final = 1 << 20  # headers; the largest known cubin has 40,000
+MAX_SECTIONS: Final = 1 << 18  # headers; large cubins have some thousands
 MAX_STRINGS: Final = 256 * 1024**2  # bytes of one string table
 MAX_NAME: Final = 32 * 1024  # bytes of one name; the longest mangled names are near 10 KiB
 MAX_DAMAGE: Final = 64  # entries kept; the rest is counted
@@ -51,6 +51,8 @@ _EM_AARCH64: Final = 183
 _EM_CUDA: Final = 190
 _CUDA_NOBITS: Final = frozenset({0x70000007, 0x70000009, 0x7000000A, 0x70000015})
 """Sections of cubins without bytes: global, local, shared and reserved shared memory (observed)."""
+_CUDA_ALIASES: Final = ".nv.merc."
+"""Second names that Blackwell cubins give to bytes of other sections."""
 _RELATIVE: Final = {_EM_X86_64: 8, _EM_AARCH64: 1027}  # psABI relocation numbers
 _SHT_RELA: Final = 4
 
@@ -298,11 +300,7 @@ class Elf:
         size = len(self.data)
         for index, fields in enumerate(headers):
             section = Section(index, self._text(names, fields[0]) if fields[1] else "", *fields[1:])
-            if (
-                index
-                and section.type not in {0, SHT_NOBITS}
-                and section.offset + section.size > size
-            ):
+            if self._has_bytes(section) and section.offset + section.size > size:
                 seen = f"section {section.name or index} ends at {section.offset + section.size}"
                 self._damaged(f"{seen}, the file at {size}", min(section.offset, size))
             sections.append(section)
@@ -318,7 +316,9 @@ class Elf:
         held = sorted(
             (section.offset, section.size, section.number)
             for section in self.sections
-            if section.size and self._has_bytes(section)
+            if section.size
+            and self._has_bytes(section)
+            and not section.name.startswith(_CUDA_ALIASES)
         )
         end, holder = 0, 0
         for offset, size, index in held:

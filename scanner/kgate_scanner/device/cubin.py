@@ -1,0 +1,202 @@
+"""Reads NVIDIA cubins: EM_CUDA ELF files of ABI 7 (up to Hopper) and ABI 8 (Blackwell, CUDA 13).
+
+Taken out: architecture, toolkit, tools with their arguments, and for every kernel the resources
+that `cuobjdump -res-usage` lists. Instructions are not decoded. The format is not published; the
+numbers below were worked out from files of CUDA 11.8 to 13.2 and checked against cuobjdump.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from typing import TYPE_CHECKING, Final
+
+from kgate_scanner.device.code import MAX_KERNELS, CodeObject, list_kernels
+from kgate_scanner.device.images import DeviceKernel, Tool
+from kgate_scanner.elf import SHT_NOTE, Elf
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from kgate_scanner.elf import Section
+
+ABI_7: Final = 0x33  # EI_OSABI
+ABI_8: Final = 0x41
+_ABI_7_ACCELERATED: Final = 0x800
+_ABI_8_ACCELERATED: Final = 0x8
+_STO_ENTRY: Final = 0x10  # st_other of a kernel
+_STT_FUNC: Final = 2
+_TYPE_MASK: Final = 0xF
+_INDEX_MASK: Final = 0xFFFFFF  # sh_info of .text.*: the high byte counts registers
+
+NOTE_TKINFO: Final = 2000
+NOTE_CUINFO: Final = 1000
+_TKINFO: Final = struct.Struct("<6I")
+_CUINFO: Final = struct.Struct("<HHI")
+_TOOLKIT_BASE: Final = 10  # 0x76 = 118 is release 11.8
+_RELEASE: Final = re.compile(r"release ([0-9]+\.[0-9]+)")
+
+# Attributes of .nv.info: u8 format, u8 attribute, u16 value or size of what follows
+_SIZED: Final = 4
+_ATTRIBUTE: Final = struct.Struct("<BBH")
+_PAIR: Final = struct.Struct("<II")
+_TRIPLE: Final = struct.Struct("<III")
+_MAX_THREADS: Final = 0x05
+_REQUIRED_THREADS: Final = 0x10
+_MIN_STACK: Final = 0x12
+_CBANK_PARAM_SIZE: Final = 0x19
+_MAX_STACK: Final = 0x23
+_REGISTERS: Final = 0x2F
+_PER_SYMBOL: Final = frozenset({_MIN_STACK, _MAX_STACK, _REGISTERS})
+_MAX_SYMBOL_FACTS: Final = 8 * MAX_KERNELS  # device functions have them too
+_FORMATS: Final = frozenset({1, 2, 3, 4})
+
+_INFO_PREFIX: Final = ".nv.info."
+
+
+def read_cubin(data: memoryview) -> CodeObject:
+    """Return what a cubin says of itself; damage is listed, never raised."""
+    elf = Elf(data)
+    if elf.header is None:
+        return CodeObject(damage=tuple(seen for seen, _ in elf.damage))
+    damage: list[str] = []
+    toolkit, tools = _notes(elf, damage)
+    if not toolkit and elf.header.os_abi == ABI_7:
+        toolkit = _release(elf.header.version)
+    kernels = list_kernels(_kernels(elf, damage), damage)
+    names = {section.name for section in elf.sections}
+    damage[:0] = [seen for seen, _ in elf.damage]
+    target = _target(elf.header.os_abi, elf.header.flags)
+    if not target:
+        damage.append(f"cubin of an unknown ABI {elf.header.os_abi:#x}")
+    return CodeObject(
+        target=target,
+        toolkit=toolkit,
+        tools=tools,
+        debug=".debug_info" in names,
+        has_lineinfo=".debug_line" in names,
+        relocatable=elf.is_relocatable,
+        kernels=kernels,
+        damage=tuple(damage),
+    )
+
+
+def _target(os_abi: int, flags: int) -> str:
+    if os_abi == ABI_7:
+        return f"sm_{flags & 0xFF}{'a' if flags & _ABI_7_ACCELERATED else ''}"
+    if os_abi == ABI_8:
+        return f"sm_{flags >> 8 & 0xFF}{'a' if flags & _ABI_8_ACCELERATED else ''}"
+    return ""
+
+
+def _release(number: int) -> str:
+    major, minor = divmod(number, _TOOLKIT_BASE)
+    return f"{major}.{minor}" if major else ""
+
+
+def _notes(elf: Elf, damage: list[str]) -> tuple[str, tuple[Tool, ...]]:
+    toolkit, tools = "", []
+    for section in elf.sections:
+        if section.type != SHT_NOTE:
+            continue
+        for note in elf.notes(section):
+            if note.type == NOTE_TKINFO:
+                tool = _tool(note.content)
+                if tool is None:
+                    damage.append("a tool note does not hold its strings")
+                    continue
+                tools.append(tool)
+                release = _RELEASE.search(tool.version)
+                toolkit = release.group(1) if release else toolkit
+            elif note.type == NOTE_CUINFO and len(note.content) >= _CUINFO.size:
+                toolkit = toolkit or _release(_CUINFO.unpack_from(note.content, 0)[2])
+    return toolkit, tuple(tools)
+
+
+def _tool(content: memoryview) -> Tool | None:
+    """Read six u32 (version, then string offsets for object, tool, version, build, arguments)."""
+    if len(content) < _TKINFO.size:
+        return None
+    _, *offsets = _TKINFO.unpack_from(content, 0)
+    strings = bytes(content[_TKINFO.size :])
+    texts = []
+    for offset in offsets:
+        end = strings.find(b"\0", offset)
+        if offset > len(strings) or end < 0:
+            return None
+        texts.append(strings[offset:end].decode("utf-8", "replace").strip())
+    return Tool(name=texts[1], version=texts[2], build=texts[3], args=texts[4])
+
+
+def _kernels(elf: Elf, damage: list[str]) -> Iterator[DeviceKernel]:
+    by_name = {section.name: section for section in elf.sections}
+    table = by_name.get(".symtab")
+    if table is None:
+        return
+    per_symbol = _per_symbol(elf, by_name.get(".nv.info"), damage)
+    left = len(elf.data)  # sections may not overlap, so all attributes together fit into this
+    for symbol in elf.symbols(table, other=_STO_ENTRY):
+        if symbol.info & _TYPE_MASK != _STT_FUNC or not symbol.section:
+            continue
+        facts: dict[int, int] = {}
+        info = by_name.get(_INFO_PREFIX + symbol.name)
+        if info is not None:
+            left -= info.size
+            facts = _kernel_facts(elf.content(info), damage) if left >= 0 else {}
+        stack = per_symbol.get((_MIN_STACK, symbol.number))
+        if stack is None:
+            stack = per_symbol.get((_MAX_STACK, symbol.number))
+        shared = by_name.get(".nv.shared." + symbol.name)
+        constant = by_name.get(".nv.constant0." + symbol.name)
+        yield DeviceKernel(
+            name=symbol.name,
+            registers=per_symbol.get((_REGISTERS, symbol.number)),
+            shared=shared.size & 0xFFFFFFFF if shared else 0,
+            stack=stack,
+            constant=constant.size & 0xFFFFFFFF if constant else None,
+            params=facts.get(_CBANK_PARAM_SIZE),
+            max_threads=facts.get(_MAX_THREADS),
+        )
+
+
+def _per_symbol(elf: Elf, section: Section | None, damage: list[str]) -> dict[tuple[int, int], int]:
+    found: dict[tuple[int, int], int] = {}
+    if section is not None:
+        for attribute, _, content in _attributes(elf.content(section), damage):
+            if len(found) > _MAX_SYMBOL_FACTS:
+                damage.append("more kernel attributes than kernels")
+                break
+            if attribute in _PER_SYMBOL and len(content) == _PAIR.size:
+                symbol, value = _PAIR.unpack(content)
+                found[attribute, symbol] = value
+    return found
+
+
+def _kernel_facts(view: memoryview, damage: list[str]) -> dict[int, int]:
+    facts: dict[int, int] = {}
+    for attribute, value, content in _attributes(view, damage):
+        if attribute == _CBANK_PARAM_SIZE:
+            facts[attribute] = value
+        elif attribute in {_MAX_THREADS, _REQUIRED_THREADS} and len(content) == _TRIPLE.size:
+            x, y, z = _TRIPLE.unpack(content)
+            facts[_MAX_THREADS] = min(x * y * z, 0xFFFFFFFF)
+    return facts
+
+
+def _attributes(view: memoryview, damage: list[str]) -> Iterator[tuple[int, int, memoryview]]:
+    """Yield attribute, inline value and sized content of each record."""
+    at, end, none = 0, len(view), view[:0]
+    while at + _ATTRIBUTE.size <= end:
+        layout, attribute, value = _ATTRIBUTE.unpack_from(view, at)
+        at += _ATTRIBUTE.size
+        if layout == _SIZED:
+            if at + value > end:
+                damage.append("a kernel attribute ends outside its section")
+                return
+            yield attribute, value, view[at : at + value]
+            at += value
+        elif layout in _FORMATS:
+            yield attribute, value, none
+        else:
+            damage.append(f"a kernel attribute of format {layout}")
+            return

@@ -1,0 +1,214 @@
+"""Walks CUDA fatbins: containers back to back, in each the entries for several architectures.
+
+The format is not published. The layout below was worked out from files of CUDA 11.8 to 13.2 and
+checked against cuobjdump. All numbers are little-endian.
+
+Container, 16 bytes: u32 magic, u16 version 1, u16 header size 16, u64 payload size.
+Entry, 64 bytes and more: see `_ENTRY`; the header size is always taken from the header, options
+and source name lie in its extension, the next entry starts where the stored payload ends.
+
+It does not decompress and does not look into code.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from kgate_core.errors import InvalidInput
+from kgate_scanner.device import rules
+from kgate_scanner.device.extent import Payload, literal, nonzero_bytes
+from kgate_scanner.device.images import Compression, ImageKind
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from kgate_scanner.device.extent import Extent
+    from kgate_scanner.device.ledger import Ledger
+
+MAGIC: Final = 0xBA55ED50
+MAGIC_PATTERN: Final = literal(MAGIC.to_bytes(4, "little"))
+SECTIONS: Final = frozenset({".nv_fatbin", "__nv_relfatbin", ".nvFatBin"})
+_RELOCATABLE_SECTION: Final = "__nv_relfatbin"
+_VERSION: Final = 1
+
+CONTAINER: Final = struct.Struct("<IHHQ")
+ENTRY: Final = struct.Struct("<HHIQIIHHIIIQQQ")
+OPTIONS: Final = struct.Struct("<II")
+_ENTRY_VERSION: Final = 0x0101
+
+DEBUG: Final = 0x2
+LZ4: Final = 0x2000
+ZSTD: Final = 0x8000
+SUFFIX_A: Final = 0x100000
+SUFFIX_F: Final = 0x200000
+BINARY_OPTIONS: Final = 0x1000000
+_KNOWN_FLAGS: Final = 0x1 | DEBUG | 0x7C | LZ4 | ZSTD | 0x10000 | SUFFIX_A | SUFFIX_F
+_KNOWN: Final = _KNOWN_FLAGS | BINARY_OPTIONS
+
+_KINDS: Final = {
+    1: (ImageKind.PTX, "compute_"),
+    2: (ImageKind.CUBIN, "sm_"),
+    8: (ImageKind.LTO_IR, "lto_"),
+}
+
+
+class Entry(NamedTuple):
+    """One entry header as stored."""
+
+    kind: int
+    version: int
+    header_size: int
+    stored_size: int
+    """With padding to eight bytes."""
+    compressed_size: int
+    options_offset: int
+    minor: int
+    major: int
+    arch: int
+    name_offset: int
+    name_size: int
+    flags: int
+    reserved: int
+    size: int
+
+
+def walk_fatbins(place: Extent, ledger: Ledger) -> Iterator[Payload]:
+    """Yield the payloads of all containers in `place`; what lies between them is reported."""
+    view, at = place.data, 0
+    while at < len(view):
+        start = place.find(MAGIC_PATTERN, at)
+        ledger.unexplained(place, at, nonzero_bytes(view[at:start]))
+        if start == len(view):
+            return
+        end = container_end(place, start, ledger)
+        if end is None:
+            if not ledger.may_retry(place.at(start)):
+                return
+            at = start + 4
+            continue
+        number = ledger.open_container(place, start, "fatbin")
+        if number is None:
+            return
+        yield from _entries(place.part(start + CONTAINER.size, end), number, ledger)
+        at = end
+
+
+def container_end(place: Extent, start: int, ledger: Ledger) -> int | None:
+    """Return where the container at `start` ends within `place`, None if there is no container."""
+    if start + CONTAINER.size > len(place.data):
+        ledger.report(rules.MALFORMED, "a fatbin ends within its header", place.at(start))
+        return None
+    _, version, header_size, size = CONTAINER.unpack_from(place.data, start)
+    if (version, header_size) != (_VERSION, CONTAINER.size):
+        seen = f"a fatbin of version {version} with a header of {header_size} bytes"
+        ledger.report(rules.UNKNOWN, seen, place.at(start))
+        return None
+    end: int = start + CONTAINER.size + size
+    if end > len(place.data):
+        room = len(place.data) - start - CONTAINER.size
+        seen = f"a fatbin claims {size} bytes where {room} remain"
+        ledger.report(rules.MALFORMED, seen, place.at(start))
+        return len(place.data)
+    return end
+
+
+def _entries(body: Extent, container: int, ledger: Ledger) -> Iterator[Payload]:
+    view, at, number = body.data, 0, 0
+    while at < len(view):
+        room = len(view) - at
+        entry = Entry._make(ENTRY.unpack_from(view, at)) if room >= ENTRY.size else None
+        if entry is None or not _fits(entry, room):
+            if count := nonzero_bytes(view[at:]):
+                seen = f"entry {number} of a fatbin does not fit the {room} bytes that remain"
+                ledger.report(rules.MALFORMED, seen, body.at(at))
+                ledger.unexplained(body, at, count)
+            return
+        start = at + entry.header_size
+        header, stored = view[at:start], body.part(start, start + entry.stored_size)
+        payload = _payload(entry, header, stored, (container, number), ledger)
+        if payload is not None:
+            yield payload
+        at, number = start + entry.stored_size, number + 1
+
+
+def _fits(entry: Entry, room: int) -> bool:
+    whole = entry.header_size + entry.stored_size
+    return entry.header_size >= ENTRY.size and whole <= room
+
+
+def _payload(
+    entry: Entry, header: memoryview, stored: Extent, ids: tuple[int, int], ledger: Ledger
+) -> Payload | None:
+    kind, prefix = _KINDS.get(entry.kind, (ImageKind.UNKNOWN, f"kind-{entry.kind}_"))
+    offset = stored.base
+    if kind is ImageKind.UNKNOWN or entry.version != _ENTRY_VERSION:
+        seen = f"a fatbin entry of kind {entry.kind}, version {entry.version:#x}"
+        ledger.report(rules.UNKNOWN, seen, offset)
+    if entry.flags & ~_KNOWN:
+        seen = f"fatbin entry flags {entry.flags & ~_KNOWN:#x}"
+        ledger.report(rules.UNKNOWN, seen, offset)
+    try:
+        compression, size, length = _storage(entry)
+        options, lineinfo = _options(entry, header), _name(entry, header)
+    except InvalidInput as exc:
+        ledger.report(rules.MALFORMED, exc.message, offset)
+        return None
+    suffix = "a" if entry.flags & SUFFIX_A else "f" if entry.flags & SUFFIX_F else ""
+    return Payload(
+        kind=kind,
+        target=f"{prefix}{entry.arch}{suffix}",
+        container_format="fatbin",
+        container=ids[0],
+        entry=ids[1],
+        place=stored.part(0, length),
+        compression=compression,
+        size=size,
+        options=options,
+        lineinfo=lineinfo,
+        debug=bool(entry.flags & DEBUG),
+        relocatable=stored.section == _RELOCATABLE_SECTION,
+    )
+
+
+def _storage(entry: Entry) -> tuple[Compression, int | None, int]:
+    """Return compression, declared size and stored length without padding."""
+    packed = entry.flags & (LZ4 | ZSTD)
+    if packed == LZ4 | ZSTD:
+        raise InvalidInput("a fatbin entry is marked as LZ4 and as zstd")
+    if not packed:
+        if entry.compressed_size:
+            raise InvalidInput("a fatbin entry has a compressed size but no compression")
+        length = entry.size if 0 < entry.size < entry.stored_size else entry.stored_size
+        return Compression.NONE, None, length
+    if not 0 < entry.compressed_size <= entry.stored_size or not entry.size:
+        seen = f"{entry.compressed_size} of {entry.stored_size} bytes for {entry.size}"
+        raise InvalidInput(f"a fatbin entry has impossible sizes: {seen}")
+    compression = Compression.LZ4 if packed == LZ4 else Compression.ZSTD
+    return compression, entry.size, entry.compressed_size
+
+
+def _options(entry: Entry, header: memoryview) -> str:
+    at = entry.options_offset
+    if not at:
+        return ""
+    if at + OPTIONS.size > len(header):
+        raise InvalidInput("the options of a fatbin entry lie outside its header")
+    offset, size = OPTIONS.unpack_from(header, at)
+    if offset + size > len(header):
+        raise InvalidInput("the options of a fatbin entry lie outside its header")
+    if entry.flags & BINARY_OPTIONS:  # compatibility attributes, not text
+        return ""
+    return _text(header[offset : offset + size])
+
+
+def _name(entry: Entry, header: memoryview) -> str:
+    if not entry.name_size:
+        return ""
+    if entry.name_offset + entry.name_size > len(header):
+        raise InvalidInput("the source name of a fatbin entry lies outside its header")
+    return _text(header[entry.name_offset : entry.name_offset + entry.name_size])
+
+
+def _text(view: memoryview) -> str:
+    return bytes(view).split(b"\0", 1)[0].decode("utf-8", "replace").strip()
