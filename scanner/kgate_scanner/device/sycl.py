@@ -18,7 +18,7 @@ from kgate_core.errors import InvalidInput
 from kgate_scanner.device import rules
 from kgate_scanner.device.code import CodeObject, list_kernels
 from kgate_scanner.device.expansion import zstd_frame
-from kgate_scanner.device.extent import Payload, literal, nonzero_bytes
+from kgate_scanner.device.extent import Extent, Payload, literal, nonzero_bytes
 from kgate_scanner.device.images import Compression, DeviceKernel, ImageKind
 from kgate_scanner.device.spirv import read_spirv
 from kgate_scanner.elf import Elf
@@ -27,7 +27,6 @@ from kgate_scanner.filekind import FileKind, identify
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from kgate_scanner.device.extent import Extent
     from kgate_scanner.device.ledger import Ledger
     from kgate_scanner.elf import Section
 
@@ -76,6 +75,10 @@ def walk_sycl(place: Extent, elf: Elf, ledger: Ledger) -> Iterator[Payload]:
 def walk_archive(archive: Payload, view: memoryview, ledger: Ledger) -> Iterator[Payload]:
     """Yield the device images of an `ar` archive that was an image itself."""
     place = archive.place
+    inner = Extent(view, place.section, place.base, mapped=False)
+    container = ledger.open_container(inner, 0, archive.container_format)
+    if container is None:
+        return
     at, entry = len(_ARCHIVE), 0
     for _ in range(_MAX_MEMBERS):
         if at + _MEMBER.size > len(view):
@@ -88,12 +91,12 @@ def walk_archive(archive: Payload, view: memoryview, ledger: Ledger) -> Iterator
             return
         target = name.decode("ascii", "replace").strip().rstrip("/")
         if not target.startswith(_PADDING):
-            member = place.__class__(view[at : at + size], place.section, place.base, mapped=False)
+            member = inner.part(at, at + size)
             yield Payload(
                 kind=content_kind(member.data),
                 target=target,
                 container_format=archive.container_format,
-                container=archive.container,
+                container=container,
                 entry=entry,
                 place=member,
                 compression=archive.compression,
