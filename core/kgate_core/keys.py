@@ -98,10 +98,10 @@ class PublicKey:
         """Return whether this key made `signature` over `message`; a bad one never raises."""
         key = load_der_public_key(self.der)
         try:
-            match key:
-                case ec.EllipticCurvePublicKey():
+            match self.algorithm, key:
+                case Algorithm.ECDSA_P256, ec.EllipticCurvePublicKey():
                     key.verify(signature, message, ec.ECDSA(hashes.SHA256()))
-                case ed25519.Ed25519PublicKey():
+                case Algorithm.ED25519, ed25519.Ed25519PublicKey():
                     key.verify(signature, message)
                 case _:
                     return False

@@ -207,14 +207,12 @@ def key_to_json(key: PublicKey) -> dict[str, Any]:
 
 
 def _parse_key(algorithm: Algorithm, public: str, *, what: str) -> PublicKey:
-    match algorithm:
-        case Algorithm.ED25519:
-            try:
-                return PublicKey.from_ed25519_raw(bytes.fromhex(public))
-            except ValueError as exc:
-                raise InvalidInput(f"{what}: not hex") from exc
-        case Algorithm.ECDSA_P256:
-            return PublicKey.from_pem(public)
+    if algorithm is Algorithm.ECDSA_P256:
+        return PublicKey.from_pem(public)
+    try:
+        return PublicKey.from_ed25519_raw(bytes.fromhex(public))
+    except ValueError as exc:
+        raise InvalidInput(f"{what}: not hex") from exc
 
 
 def _parse_signatures(document: strictjson.JsonValue, *, what: str) -> dict[str, bytes]:
