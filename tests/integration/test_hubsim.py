@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import socket
 import subprocess
 import time
@@ -459,3 +460,55 @@ def test_a_served_folder_has_its_branches_and_frees_its_port(folder: Path, tmp_p
         serve_folder(tmp_path / "nowhere")
     with pytest.raises(NotFound, match="no folder"):
         HubSimulator().publish(REPO, tmp_path / "nowhere")
+
+
+def test_only_what_git_can_hold_is_published(hub: HubSimulator, folder: Path) -> None:
+    os.mkfifo(folder / "pipe")
+    with pytest.raises(InvalidInput, match="neither a file nor a folder nor a link"):
+        hub.publish(REPO, folder)
+
+
+def test_hidden_folders_are_no_organizations(folder: Path, tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    for org in (".git", "orga"):
+        (root / org).mkdir(parents=True)
+        (root / org / "one").symlink_to(folder)
+    hub = serve_folder(root)
+    hub.start()  # once more changes nothing
+    assert hub.repositories == ("orga/one",)
+    hub.stop()
+    hub.stop()
+
+
+def test_a_body_that_is_too_large_is_not_read(hub: HubSimulator) -> None:
+    request = urllib.request.Request(
+        f"{hub.url}/api/kernels/{REPO}/paths-info/main",
+        headers={"Content-Length": str(10**9)},
+        data=b"x",
+    )
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        urllib.request.urlopen(request)
+    with refused.value as answer:
+        assert answer.code == 413
+
+
+def test_a_client_that_hangs_up_disturbs_nobody(
+    hub: HubSimulator, folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    hub.publish(REPO, folder)
+    hub.inject(Endless(), "*/large.dat", times=1)
+    address = ("127.0.0.1", int(hub.url.rpartition(":")[2]))
+    with (
+        caplog.at_level("DEBUG", "kgate_mirror_server.hubsim"),
+        socket.create_connection(address, timeout=5) as connection,
+    ):
+        path = f"/kernels/{REPO}/resolve/v1/{VARIANT}/large.dat"
+        connection.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        assert connection.recv(100)
+        connection.close()
+        deadline = time.monotonic() + 5
+        while "ended early" not in caplog.text and time.monotonic() < deadline:
+            time.sleep(0.01)
+    assert "ended early" in caplog.text
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+    assert fetch(hub, path)[0] == 200

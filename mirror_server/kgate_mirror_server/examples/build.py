@@ -72,14 +72,13 @@ def build_gelu_and_mul(
     key = _key(variants, toolchain)
 
     def make(work: Path) -> None:
+        tools = provide_cuda(cache, toolchain, say) if toolchain and cuda else toolchain
         repository = work / REPO
         for variant in variants:
             say(f"building {REPO} {variant.name}")
-            _build(variant, repository / "build" / variant.name, work / "objects", toolchain)
+            _build(variant, repository / "build" / variant.name, work / "objects", tools)
         shutil.copyfile(_SOURCES / "README.md", repository / "README.md")
 
-    if cuda and toolchain is not None:
-        toolchain = provide_cuda(cache, toolchain, say)
     return make_once(cache, f"{_NAME}-{key}", make) / REPO
 
 
