@@ -1,0 +1,340 @@
+"""Decides about one variant directory: whether these very bytes may run for what was asked.
+
+This is the product, seen from the pod. `Gate.check` goes through numbered steps and answers with a
+value; it neither imports a kernel nor chooses what happens after a no (see `pod`). Every doubt,
+every missing document and every error of kgate's own family is a refusal.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+from kgate_client.asked import Mismatch, Place, expect
+from kgate_client.loader import check_name
+from kgate_client.seal import copy_files, digest_files, discard, walk
+from kgate_core import strictjson
+from kgate_core.digest import Digest
+from kgate_core.errors import IntegrityError, InvalidInput, KgateError, NotFound, TrustError
+from kgate_core.verify import Reason, Rejected, Verified, verify
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from datetime import datetime
+    from pathlib import Path
+
+    from kgate_client.asked import Asked
+    from kgate_client.attestations import AttestationFinder
+    from kgate_client.seal import SealedStore, Walked
+    from kgate_client.trust import TrustKeeper
+    from kgate_core.lock import Lock
+    from kgate_core.manifest import Manifest
+    from kgate_core.trust import TrustedRoot
+    from kgate_core.verify import Expected, Verdict
+
+METADATA: Final = "metadata.json"
+# A fresh document from the mirror cannot change these answers.
+_FINAL: Final = frozenset({Reason.REVOKED, Reason.STALE, Reason.UNKNOWN_LANE})
+
+
+@dataclass(slots=True)
+class Trace:
+    """What is known about a request so far; filled step by step for the report."""
+
+    asked: str
+    path: str
+    repo: str = ""
+    revision: str = ""
+    variant: str = ""
+    manifest: str = ""
+    ignored: tuple[str, ...] = ()
+    """Bytecode that was passed over."""
+    timings: dict[str, float] = field(default_factory=dict)
+    """Milliseconds by step."""
+    verdict: Verdict | None = None
+    trusted: TrustedRoot | None = None
+
+    @contextlib.contextmanager
+    def timed(self, step: str) -> Iterator[None]:
+        """Add the time spent inside to a step."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            spent = (time.perf_counter() - start) * 1000
+            self.timings[step] = round(self.timings.get(step, 0.0) + spent, 3)
+
+    @property
+    def kernel(self) -> str:
+        """Name for people: `org/name@revision`, or what was asked."""
+        if not self.repo:
+            return self.asked
+        return f"{self.repo}@{self.revision}" if self.revision else self.repo
+
+
+@dataclass(frozen=True, slots=True)
+class Cleared:
+    """These bytes are what was signed for this request; `sealed` is None if no copy was wanted."""
+
+    trace: Trace
+    verdict: Verified
+    manifest: Manifest
+    metadata: dict[str, Any]
+    sealed: Path | None
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """At least one step failed; `reason` is a stable word, `message` a sentence."""
+
+    trace: Trace
+    reason: str
+    message: str
+
+
+Answer = Cleared | Refused
+
+
+class _Stop(Exception):  # noqa: N818  # control flow inside this module, never leaves it
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.message = message
+
+
+class Gate:
+    """Holds what the steps need; one per process."""
+
+    def __init__(
+        self,
+        *,
+        lane: str,
+        keeper: TrustKeeper,
+        finder: AttestationFinder,
+        sealed: SealedStore,
+        lock: Callable[[], Lock | None],
+        now: Callable[[], datetime],
+    ) -> None:
+        self._lane = lane
+        self._keeper = keeper
+        self._finder = finder
+        self._sealed = sealed
+        self._lock = lock
+        self._now = now
+
+    def check(
+        self, asked: Asked, path: Path, *, depends: Sequence[Digest] = (), seal: bool = True
+    ) -> Answer:
+        """Answer for one request.
+
+        1. There is trust metadata that a pinned root vouches for.
+        2. What was asked for and where the files lie do not contradict each other.
+        3. The files can be read; each byte is digested, and copied in the same pass.
+        4. Attestations for exactly these files verify for this request (`kgate_core.verify`).
+        5. The lock, the version asked for, the module name and the dependencies agree.
+        6. The copy is kept, read-only, under the name of its manifest.
+        """
+        trace = Trace(str(asked), str(path))
+        staging: Path | None = None
+        try:
+            # 1.
+            with trace.timed("trust"):
+                trace.trusted = trusted = self._keeper.current(self._now())
+            # 2.
+            place = Place.of(path)
+            expected = expect(asked, place, self._lane)
+            trace.variant = place.variant
+            trace.repo = "" if expected.repo is None else str(expected.repo)
+            trace.revision = "" if expected.revision is None else str(expected.revision)
+            # 3.
+            walked = walk(path, links_into=place.repo_folder)
+            trace.ignored = walked.ignored
+            manifest, staging = self._read(walked, expected, trace, seal=seal)
+            trace.manifest = str(manifest.digest)
+            # 4.
+            with trace.timed("verify"):
+                verdict = self._verify(expected, manifest, trusted, trace)
+            # 5.
+            metadata = _read_metadata(staging or path, manifest)
+            self._agree(asked, verdict, manifest, metadata, depends)
+            # 6.
+            sealed = None
+            if seal:
+                with trace.timed("seal"):
+                    sealed = self._keep(staging, walked, manifest, trace)
+                staging = None
+            return Cleared(trace, verdict, manifest, metadata, sealed)
+        except _Stop as stop:
+            return Refused(trace, stop.reason, stop.message)
+        except Mismatch as exc:
+            return Refused(trace, str(Reason.WRONG_IDENTITY), str(exc))
+        except TrustError as exc:
+            return Refused(trace, "no-trust", exc.message)
+        except KgateError as exc:
+            return Refused(trace, exc.code, exc.message)
+        except OSError as exc:
+            return Refused(trace, "cannot-seal", f"no private copy could be made: {exc}")
+        finally:
+            if staging is not None:
+                discard(staging)
+
+    def _read(
+        self, walked: Walked, expected: Expected, trace: Trace, *, seal: bool
+    ) -> tuple[Manifest, Path | None]:
+        """Digest the files; copy them too, unless a sealed copy of them probably exists."""
+        if seal and not self._probably_sealed(expected):
+            return self._copy(walked, trace)
+        with trace.timed("digest"):
+            return digest_files(walked), None
+
+    def _copy(self, walked: Walked, trace: Trace) -> tuple[Manifest, Path]:
+        with trace.timed("copy"):
+            staging = self._sealed.stage()
+            try:
+                return copy_files(walked, staging), staging
+            except BaseException:
+                discard(staging)
+                raise
+
+    def _probably_sealed(self, expected: Expected) -> bool:
+        name = _name(expected)
+        hint = None if name is None else self._finder.hint(name)
+        return hint is not None and self._sealed.path(hint.manifest.digest).is_dir()
+
+    def _verify(
+        self, expected: Expected, manifest: Manifest, trusted: TrustedRoot, trace: Trace
+    ) -> Verified:
+        verdict: Verdict | None = None
+        cached = self._finder.cached(manifest.digest)
+        if cached is not None:
+            verdict = verify(expected, manifest, cached.bundles, trusted, now=self._now())
+        undecided = not isinstance(verdict, Verified) and (
+            verdict is None or verdict.reason not in _FINAL
+        )
+        if undecided and self._finder.online:
+            verdict = self._ask_mirror(expected, manifest, trusted, verdict)
+        if verdict is None:
+            self._explain_difference(expected, manifest)
+            raise _Stop(str(Reason.NO_BUNDLE), "offline, and the cache holds no attestation for it")
+        trace.verdict = verdict
+        match verdict:
+            case Verified():
+                trace.repo = str(verdict.vsa.kernel.repo)
+                trace.revision = str(verdict.vsa.kernel.revision)
+                return verdict
+            case Rejected():
+                raise _Stop(str(verdict.reason), verdict.message)
+
+    def _ask_mirror(
+        self,
+        expected: Expected,
+        manifest: Manifest,
+        trusted: TrustedRoot,
+        before: Verdict | None,
+    ) -> Verdict:
+        try:
+            fresh = self._finder.fetch(_name(expected), manifest.digest)
+        except NotFound as exc:
+            return before or Rejected(Reason.NO_BUNDLE, exc.message)
+        except KgateError as exc:
+            if before is not None:
+                return before
+            raise _Stop(
+                str(Reason.NO_BUNDLE), f"no attestation in the cache, and {exc.message}"
+            ) from exc
+        if fresh.manifest != manifest:
+            changes = "; ".join(fresh.manifest.differences(manifest.files))
+            raise _Stop(IntegrityError.code, changes)
+        return verify(expected, manifest, fresh.bundles, trusted, now=self._now())
+
+    def _explain_difference(self, expected: Expected, manifest: Manifest) -> None:
+        name = _name(expected)
+        known = None if name is None else self._finder.hint(name)
+        if known is not None:
+            changes = "; ".join(known.manifest.differences(manifest.files))
+            raise _Stop(IntegrityError.code, changes)
+
+    def _agree(
+        self,
+        asked: Asked,
+        verdict: Verified,
+        manifest: Manifest,
+        metadata: dict[str, Any],
+        depends: Sequence[Digest],
+    ) -> None:
+        vsa = verdict.vsa
+        name = strictjson.take(metadata, "id", str, what=METADATA)
+        if name != vsa.metadata_id:
+            raise _Stop(
+                str(Reason.WRONG_IDENTITY), f"metadata.json has the id {name!r}, not the signed one"
+            )
+        if refused := check_name(name):
+            raise _Stop("module-name", refused)
+        version = metadata.get("version")
+        if asked.version is not None and asked.repo and isinstance(version, int):
+            self._agree_version(asked, version)
+        for digest in depends:
+            if vsa.depends and digest not in vsa.depends:
+                raise _Stop("dependency", f"the dependency {digest} is not one that was admitted")
+        self._agree_lock(asked, verdict, manifest)
+
+    @staticmethod
+    def _agree_version(asked: Asked, version: int) -> None:
+        # A request for a directory is noted as version 0: there is nothing to compare.
+        if asked.version and asked.version != version:
+            raise _Stop(
+                str(Reason.WRONG_IDENTITY),
+                f"asked for version {asked.version}, these files are version {version}",
+            )
+
+    def _agree_lock(self, asked: Asked, verdict: Verified, manifest: Manifest) -> None:
+        lock = self._lock()
+        if lock is None:
+            return
+        kernel = verdict.vsa.kernel
+        entries = [
+            entry
+            for entry in lock.kernels
+            if (entry.repo, entry.repo_type, entry.lane)
+            == (kernel.repo, kernel.repo_type, self._lane)
+        ]
+        if asked.version and any(entry.pin == asked.pin for entry in entries):
+            entries = [entry for entry in entries if entry.pin == asked.pin]
+        for entry in entries:
+            locked = entry.variants.get(kernel.variant)
+            if locked is not None and locked.manifest == manifest.digest:
+                return
+        raise _Stop("not-locked", f"{kernel.repo} {kernel.variant} with these files is not locked")
+
+    def _keep(self, staging: Path | None, walked: Walked, manifest: Manifest, trace: Trace) -> Path:
+        if staging is None:
+            try:
+                return self._sealed.check(manifest)
+            except IntegrityError:
+                # No copy yet, or one that is not to be relied on: make our own.
+                copied, staging = self._copy(walked, trace)
+                if copied != manifest:
+                    discard(staging)
+                    raise IntegrityError("the files changed while they were read") from None
+        return self._sealed.keep(staging, manifest)
+
+
+def _name(expected: Expected) -> str | None:
+    if expected.repo is None or expected.revision is None:
+        return None
+    return f"{expected.repo}/{expected.revision}/{expected.variant}"
+
+
+def _read_metadata(directory: Path, manifest: Manifest) -> dict[str, Any]:
+    entry = manifest.by_path.get(METADATA)
+    if entry is None:
+        raise InvalidInput("the variant has no metadata.json")
+    data = (directory / METADATA).read_bytes()
+    if Digest.of(data) != entry.digest:
+        raise IntegrityError("metadata.json changed while it was read")
+    document = strictjson.loads(data, what=METADATA, floats=True)
+    if not isinstance(document, dict):
+        raise InvalidInput("metadata.json is not an object")
+    return document

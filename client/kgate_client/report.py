@@ -1,0 +1,164 @@
+"""Says what the gate decided: one JSON line per decision, one sentence per kernel.
+
+Both are best effort: a full disk or a closed stderr never fails a load. No token, environment or
+file content is written, only names, digests, reasons, times and facts about the host.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import platform
+import sys
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, TextIO
+
+from kgate_core.clock import write_time
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from kgate_client.gate import Trace
+
+SCHEMA: Final = "kgate.dev/load/v1"
+_NVIDIA: Final = Path("/proc/driver/nvidia/version")
+_MAX_FACT: Final = 256  # characters
+
+
+class Reporter:
+    """Writes decisions to a file and warnings to a stream."""
+
+    def __init__(
+        self, path: Path | None, *, warn: bool, endpoint: str | None, stream: TextIO | None = None
+    ) -> None:
+        self._path = path
+        self._warn = warn
+        self._endpoint = endpoint
+        self._stream = stream
+        self._lock = threading.Lock()
+        self._warned: set[str] = set()
+        self.counts: dict[str, int] = {}
+        """Decisions by outcome, since the process began."""
+
+    def decision(
+        self,
+        trace: Trace,
+        *,
+        now: datetime,
+        mode: str,
+        outcome: str,
+        reason: str = "",
+        message: str = "",
+        problem: str = "",
+    ) -> None:
+        """Count and write one decision; `outcome` is loaded, fallback, raised, warned, observed."""
+        with self._lock:
+            self.counts[outcome] = self.counts.get(outcome, 0) + 1
+        if self._path is None:
+            return
+        record: dict[str, Any] = {
+            "schema": SCHEMA,
+            "time": write_time(now),
+            "outcome": outcome,
+            "asked": trace.asked,
+            "repo": trace.repo,
+            "revision": trace.revision,
+            "variant": trace.variant,
+            "manifest": trace.manifest,
+            "path": trace.path,
+            "mode": mode,
+            "verdict": _verdict(trace),
+            "reason": reason,
+            "message": message,
+            "fallback": outcome == "fallback",
+            "ignoredBytecode": list(trace.ignored),
+            "milliseconds": trace.timings,
+            "trust": _trust(trace, problem),
+            "host": host_facts(),
+        }
+        self._append(record)
+
+    def warn(self, key: str, text: str) -> None:
+        """Write one sentence per `key` to stderr, unless warnings are off."""
+        with self._lock:
+            if not self._warn or key in self._warned:
+                return
+            self._warned.add(key)
+        with contextlib.suppress(OSError, ValueError):
+            print(text, file=self._stream or sys.stderr, flush=True)
+
+    def refused(self, kernel: str, reason: str, message: str, *, consequence: str) -> None:
+        """Warn that a kernel was not loaded, in the words that the runbook explains."""
+        details = f"details: {self._endpoint}/k/{kernel.partition('@')[0]} · "
+        if self._endpoint is None or "/" not in kernel or kernel.startswith("/"):
+            details = ""
+        self.warn(
+            kernel,
+            f"kgate: {shorten(kernel)} was not loaded ({reason}: {message}). {consequence}\n"
+            f"       {details}silence: KGATE_WARN=0",
+        )
+
+    def _append(self, record: dict[str, Any]) -> None:
+        line = json.dumps(record, ensure_ascii=False, separators=(",", ":")) + "\n"
+        with contextlib.suppress(OSError):
+            if self._path is None:
+                return
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            # One write in append mode: lines of several processes do not mix.
+            flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+            handle = os.open(self._path, flags, 0o644)
+            try:
+                os.write(handle, line.encode("utf-8", "replace"))
+            finally:
+                os.close(handle)
+
+
+def shorten(kernel: str) -> str:
+    """Return `org/name@5b1c…9e0d` for a kernel named with its commit."""
+    name, at, revision = kernel.rpartition("@")
+    is_commit = len(revision) == 40 and not set(revision) - set("0123456789abcdef")  # noqa: PLR2004
+    return f"{name}{at}{revision[:4]}…{revision[-4:]}" if is_commit else kernel
+
+
+def host_facts() -> dict[str, str]:
+    """Return what ran where; looks only at what is loaded already and starts no driver."""
+    facts = {"python": platform.python_version(), "machine": platform.machine()}
+    facts["pid"] = str(os.getpid())
+    for name in ("torch", "kernels"):
+        if version := getattr(sys.modules.get(name), "__version__", None):
+            facts[name] = str(version)
+    cuda = getattr(getattr(sys.modules.get("torch"), "version", None), "cuda", None)
+    if cuda:
+        facts["cuda"] = str(cuda)
+    with contextlib.suppress(OSError), _NVIDIA.open(encoding="utf-8") as stream:
+        facts["driver"] = stream.readline().strip()[:_MAX_FACT]
+    return facts
+
+
+def _verdict(trace: Trace) -> dict[str, Any] | None:
+    if trace.verdict is None:
+        return None
+    return {
+        "kind": type(trace.verdict).__name__.lower(),
+        "steps": [
+            {"number": step.number, "name": step.name, "ok": step.ok, "detail": step.detail}
+            for step in trace.verdict.steps
+        ],
+    }
+
+
+def _trust(trace: Trace, problem: str) -> dict[str, Any]:
+    if trace.trusted is None:
+        return {"problem": problem}
+    versions = trace.trusted.versions
+    return {
+        "root": versions.root,
+        "timestamp": versions.timestamp,
+        "snapshot": versions.snapshot,
+        "targets": versions.targets,
+        "issued": write_time(trace.trusted.issued),
+        "logHead": trace.trusted.log_head,
+        "problem": problem,
+    }
