@@ -10,6 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Final
 
 from kgate_scanner import host, metadata, python
+from kgate_scanner.device import scan_device
 from kgate_scanner.elf import Elf
 from kgate_scanner.files import Kind, identify
 from kgate_scanner.isolate import Inspected
@@ -18,7 +19,18 @@ if TYPE_CHECKING:
     from kgate_core.evidence import Facts, Finding
 
 _LATER: Final = ("encodings.idna", "encodings.latin_1", "encodings.ascii", "encodings.utf_8_sig")
+_SMALLEST: Final = b"\x7fELF\x02\x01\x01" + bytes(57)
 """Modules that Python imports when first used: too late once no file can be opened."""
+
+_MAY_HOLD_DEVICE_CODE: Final = frozenset(Kind) - {
+    Kind.PYTHON,
+    Kind.METADATA,
+    Kind.SIGNATURE,
+    Kind.EMPTY,
+    Kind.TEXT,
+    Kind.SCRIPT,
+}
+"""Everything that is not text: a device image can be put into any other file."""
 
 
 def preload() -> None:
@@ -27,6 +39,7 @@ def preload() -> None:
         importlib.import_module(name)
     host.preload()
     python.preload()
+    scan_device(memoryview(_SMALLEST), "preload")
 
 
 def inspect_file(data: memoryview, path: str, *, system: str | None) -> Inspected:
@@ -41,6 +54,7 @@ def inspect_file(data: memoryview, path: str, *, system: str | None) -> Inspecte
             read = host.read_host(elf, path)
             facts["host"] = read.facts
             findings += (*elf.findings(path), *read.findings)
+            complete = bool(read.facts)
         case Kind.PYTHON:
             source = python.read_python(data, path)
             facts["python"] = source.facts
@@ -52,4 +66,10 @@ def inspect_file(data: memoryview, path: str, *, system: str | None) -> Inspecte
             findings += document.findings
         case _:
             pass
+    if identified.kind in _MAY_HOLD_DEVICE_CODE:
+        device = scan_device(data, path)
+        if device.containers or device.images:
+            facts["device"] = device.to_json()
+        findings += device.findings
+        complete = complete and device.complete
     return Inspected(facts, tuple(findings), complete)

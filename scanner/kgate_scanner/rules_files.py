@@ -173,6 +173,15 @@ FOREIGN_BINARY: Final = Rule(
     "Review the file by other means before a policy allows it.",
 )
 
+SPECIAL: Final = Rule(
+    "KG-FILE-017",
+    Severity.HIGH,
+    "A special file",
+    "Pipes, sockets and devices are not files: opening one can block a process for ever or reach "
+    "hardware. No kernel ships one.",
+    "Remove it.",
+)
+
 RULES: Final = (
     GAVE_UP,
     TOO_LARGE,
@@ -194,4 +203,5 @@ RULES: Final = (
     STARTUP_HOOK,
     ODD_NAME,
     FOREIGN_BINARY,
+    SPECIAL,
 )

@@ -74,9 +74,13 @@ def scan_files(
     *,
     variant: Variant | None,
     extra: Iterable[Finding] = (),
+    complete: bool = True,
     limits: ScanLimits = DEFAULT_LIMITS,
 ) -> ScanReport:
-    """Scan any set of files; without a variant, the rules about metadata and names do not apply."""
+    """Scan any set of files; without a variant, the rules about metadata and names do not apply.
+
+    `extra` and `complete` are what was learned while the files were collected.
+    """
     system = None if variant is None else (variant.os or "linux")
     results: dict[str, Inspected] = {}
     readable = [entry.size for entry in manifest.files if entry.size <= limits.file_bytes]
@@ -107,7 +111,7 @@ def scan_files(
         files=files,
         summary=summarise(files, findings, variant),
         findings=tuple(findings),
-        complete=all(result.complete for result in results.values()),
+        complete=complete and all(result.complete for result in results.values()),
     )
 
 

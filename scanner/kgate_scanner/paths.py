@@ -1,0 +1,126 @@
+"""Scans what lies on a disk: library, variant, kernel repository, Hub cache, wheel or any tree.
+
+It finds out which of these a path is and gives one report per variant (and one for the rest). What
+a registry or an upstream offers is fetched elsewhere.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from kgate_core.errors import InvalidInput, NotFound
+from kgate_core.kernel import Variant
+from kgate_scanner.collection import Collection, collect_directory, collect_wheel
+from kgate_scanner.files import METADATA
+from kgate_scanner.scan import DEFAULT_LIMITS, scan_files
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from kgate_core.evidence import ScanReport
+    from kgate_core.manifest import Manifest
+    from kgate_scanner.isolate import ScanLimits
+
+_BUILD: Final = "build"
+_SNAPSHOTS: Final = "snapshots"
+
+
+@dataclass(frozen=True, slots=True)
+class Scanned:
+    """One report and what it is about."""
+
+    name: str
+    """Where it is, relative to the path that was given; `.` for the path itself."""
+    variant: str | None
+    manifest: Manifest
+    report: ScanReport
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """The variant's metadata.json as it was read, empty if there is none or it is broken."""
+        found = self.report.files.get(METADATA, {}).get("metadata", {})
+        return dict(found)
+
+
+def scan_path(path: Path, *, limits: ScanLimits = DEFAULT_LIMITS) -> tuple[Scanned, ...]:
+    """Scan a file, directory or wheel; raises NotFound, or InvalidInput if nothing is there."""
+    if path.is_file():
+        return (_scan_file(path, limits),)
+    if not path.is_dir():
+        raise NotFound(f"there is no file or directory {path}")
+    scanned = tuple(_scan_directory(path, ".", limits))
+    if not scanned:
+        raise InvalidInput(f"there is no file to scan in {path}")
+    return scanned
+
+
+def _scan_file(path: Path, limits: ScanLimits) -> Scanned:
+    if _is_archive(path):
+        with tempfile.TemporaryDirectory(prefix="kgate-scan-") as place:
+            return _scan_collection(collect_wheel(path, Path(place)), path.name, None, limits)
+    found = Collection()
+    found.add(path.name, path.resolve())
+    return _scan_collection(found, path.name, None, limits)
+
+
+def _is_archive(path: Path) -> bool:
+    # By its beginning: a library with an archive behind it is a library.
+    with path.open("rb") as content:
+        return content.read(2) == b"PK" and zipfile.is_zipfile(path)
+
+
+def _scan_directory(path: Path, name: str, limits: ScanLimits) -> Iterator[Scanned]:
+    variant = _variant(path)
+    if variant is not None and (path / METADATA).is_file():
+        yield _scan_collection(collect_directory(path), name, variant, limits)
+        return
+    if (path / _SNAPSHOTS).is_dir() and (path / "blobs").is_dir():
+        for snapshot in sorted((path / _SNAPSHOTS).iterdir()):
+            yield from _scan_directory(snapshot, _joined(name, _SNAPSHOTS, snapshot.name), limits)
+        return
+    builds = _builds(path)
+    rest = collect_directory(path, skip=frozenset({_BUILD, ".git"}) if builds else frozenset())
+    if rest.entries:
+        yield _scan_collection(rest, name, None, limits)
+    for build in builds:
+        found = collect_directory(build)
+        if found.entries:
+            inner = _joined(name, _BUILD, build.name)
+            yield _scan_collection(found, inner, Variant.parse(build.name), limits)
+
+
+def _scan_collection(
+    found: Collection, name: str, variant: Variant | None, limits: ScanLimits
+) -> Scanned:
+    report = scan_files(
+        found.manifest,
+        found.open_file,
+        variant=variant,
+        extra=found.findings,
+        complete=found.complete,
+        limits=limits,
+    )
+    return Scanned(name, variant.name if variant else None, found.manifest, report)
+
+
+def _builds(path: Path) -> list[Path]:
+    if not (path / _BUILD).is_dir():
+        return []
+    return sorted(
+        entry for entry in (path / _BUILD).iterdir() if entry.is_dir() and _variant(entry)
+    )
+
+
+def _variant(path: Path) -> Variant | None:
+    try:
+        return Variant.parse(path.resolve().name)
+    except InvalidInput:
+        return None
+
+
+def _joined(*parts: str) -> str:
+    return "/".join(part for part in parts if part != ".")
