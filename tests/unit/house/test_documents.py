@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final
+
+from kgate_mirror_server.trustfiles import read_trust, write_trust
+from kgate_signer.keys import FileKey, write_private_file
+from tests.trustkit import EXPERIMENTAL, make_trust
+from tests.unit.house.source import ROOT
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_PIN: Final = re.compile(r"^([a-z0-9][a-z0-9._-]*)==(\S+)", re.MULTILINE)
+_HASH: Final = "--hash=sha256:"
+
+
+def text(name: str) -> str:
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+def test_generated_pages_are_what_the_code_says_and_no_link_is_broken() -> None:
+    result = subprocess.run(
+        [sys.executable, "scripts/docs.py", "--check"],
+        cwd=ROOT, capture_output=True, text=True, check=False, timeout=120,
+    )  # fmt: skip
+    assert result.returncode == 0, f"run `make docs`:\n{result.stdout}{result.stderr}"
+
+
+def test_every_decision_is_in_the_index_and_short() -> None:
+    index = text("docs/adr/README.md")
+    files = sorted((ROOT / "docs/adr").glob("[0-9]*.md"))
+    assert [path.name for path in files if f"({path.name})" not in index] == []
+    assert [path.name[:4] for path in files] == [f"{number:04}" for number in range(len(files))]
+    for path in files:
+        lines = path.read_text(encoding="utf-8").splitlines()
+        assert lines[0].startswith(f"# {path.name[:4]}: ")
+        assert lines[2].startswith("Status: ")
+        assert len(lines) <= 60, path.name
+
+
+def test_the_readme_names_the_two_commands_and_makefile_has_them() -> None:
+    for command in ("make demo", "make test"):
+        assert command in text("README.md")
+    targets = set(re.findall(r"^([a-z-]+):", text("Makefile"), re.MULTILINE))
+    named = set(re.findall(r"`make ([a-z-]+)", text("README.md") + text("CONTRIBUTING.md")))
+    assert named <= targets
+
+
+def test_locked_dependencies_name_no_registry_and_no_torch() -> None:
+    for name in ("requirements/dev.lock", "requirements/runtime.lock"):
+        lock = text(name)
+        pins = _PIN.findall(lock)
+        assert len(pins) > 20
+        assert "://" not in lock
+        assert not {package for package, _ in pins} & {"torch", "triton"}
+        assert lock.count(_HASH) >= len(pins)
+
+
+def test_what_runs_in_production_is_what_was_tested() -> None:
+    tested = set(_PIN.findall(text("requirements/dev.lock")))
+    assert set(_PIN.findall(text("requirements/runtime.lock"))) <= tested
+
+
+def test_the_runbooks_programs_do_what_they_say(tmp_path: Path) -> None:
+    # The programs read the clock, so this site is founded now.
+    kit = make_trust(now=datetime.now(UTC))
+    (tmp_path / "keys").mkdir()
+    write_trust(tmp_path / "trust", kit.trust)
+    for name, key, passphrase in (
+        ("root", kit.root, b"correct horse"),
+        ("timestamp", kit.timestamp, None),
+    ):
+        write_private_file(tmp_path / f"keys/{name}.pem", key.to_pem(passphrase))
+    write_private_file(tmp_path / "root.passphrase", b"correct horse\n")
+    programs = re.findall(
+        r"^```python\n(.*?)^```", text("docs/runbook.md"), re.MULTILINE | re.DOTALL
+    )
+    assert len(programs) == 1
+    environment = {"PYTHONPATH": os.pathsep.join(sys.path)}
+    for program in programs:
+        result = subprocess.run(
+            [sys.executable, "-c", program],
+            cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, timeout=60,
+        )  # fmt: skip
+        assert result.returncode == 0, result.stderr
+    new = FileKey.from_pem((tmp_path / "keys/admit-2.pem").read_bytes(), None).public_key()
+    trusted = read_trust(tmp_path / "trust").load(datetime.now(UTC))
+    assert new.hint in trusted.keys
+    assert trusted.lanes[EXPERIMENTAL].roles["admit"].keyids == {
+        new.keyid,
+        kit.admit.public_key().keyid,
+    }
