@@ -130,7 +130,7 @@ def _device(scan: ScanReport | None) -> str:
     if scan is None:
         return "not scanned"
     device = scan.summary.get("device", {})
-    archs = " ".join(device.get("archs", []))
+    archs = " ".join(sorted(a for group in device.get("archs", {}).values() for a in group))
     kernels = device.get("kernels", 0)
     return f"{archs} · {kernels} kernels" if archs else "none"
 

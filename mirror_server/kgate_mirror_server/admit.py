@@ -124,7 +124,12 @@ def _admit_variant(
         refusal = RuleResult(BROKEN_PROMISE, Outcome.DENY, exc.message, exc.hint)
         return VariantResult(name, None, None, (refusal,), {})
     found = _gather(mirror, source, pin, kernel, locked.lane, described, dependencies, now)
-    decision = mirror.decide(_evidence(mirror, kernel, locked.lane, found, pin), now)
+    decision = mirror.decide(
+        stored_evidence(
+            mirror, kernel, locked.lane, found, pin.model_dump(mode="json", exclude_none=True)
+        ),
+        now,
+    )
     found[EvidenceKind.DECISION] = mirror.room.keep(strictjson.dumps(decision.to_json()))
     mirror.room.remember(kernel, locked.lane, described.manifest.digest, found)
     return VariantResult(name, described.manifest.digest, decision, decision.denials, found)
@@ -201,12 +206,12 @@ def _earlier_scan(
     return report if report.scanner == mirror.scanner_name and report.complete else None
 
 
-def _evidence(
+def stored_evidence(
     mirror: Mirror,
     kernel: KernelId,
     lane: str,
     found: Mapping[EvidenceKind, Digest],
-    pin: Pin,
+    asked: Facts,
 ) -> Evidence:
     """Read back what a policy is asked about: what was stored, not what was in memory."""
     room = mirror.room
@@ -218,7 +223,7 @@ def _evidence(
         scan=room.scan(found),
         sbom=found.get(EvidenceKind.SBOM),
         imported=room.imported(found).to_json(),
-        asked=pin.model_dump(mode="json", exclude_none=True),
+        asked=asked,
     )
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from kgate_core.errors import InvalidInput, TrustError
 from kgate_mirror_server.catalog.sql import SqlCatalog
 from kgate_mirror_server.evidence import EvidenceRoom
+from kgate_mirror_server.serve.settings import DenyStyle, ServeSettings
 from kgate_mirror_server.store.disk import DiskStore
 from kgate_mirror_server.trustfiles import read_pinned, read_trust
 from kgate_policy import evaluate, load_policy
@@ -136,6 +137,20 @@ class Mirror:
     def decide(self, evidence: Evidence, now: datetime) -> Decision:
         """Ask the policy."""
         return evaluate(evidence, self.policy, now=now)
+
+    def serve_settings(self, *, host: str | None = None, port: int | None = None) -> ServeSettings:
+        """Return how this site serves, with the command line's choices."""
+        serve = self.config.serve
+        return ServeSettings(
+            database=database_url(self.config),
+            store=self.config.path(self.config.store),
+            trust=self.config.path(self.config.trust),
+            lane=self.config.lane,
+            host=host or serve.host,
+            port=port or serve.port,
+            workers=serve.workers,
+            deny_style=DenyStyle(serve.deny_style),
+        )
 
     def close(self) -> None:
         """Give back what was opened."""

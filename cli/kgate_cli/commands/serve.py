@@ -1,0 +1,50 @@
+"""`kgate serve`."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+import click
+
+from kgate_cli.options import config_option, json_option, now, open_mirror
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from kgate_cli.output import Output
+    from kgate_mirror_server.app import Mirror
+
+
+@click.command()
+@click.option("--host", help="Address to listen on, instead of the configured one.")
+@click.option("--port", type=click.IntRange(1, 65535), help="Port, instead of the configured one.")
+@config_option
+@json_option
+def command(host: str | None, port: int | None, config_path: Path, output: Output) -> int:
+    """Serve what was published to stock Hub clients, until interrupted.
+
+    \b
+    Examples:
+      kgate serve
+      kgate serve --port 9000
+    """
+    from kgate_mirror_server.serve.server import run
+
+    with open_mirror(config_path) as mirror:
+        settings = mirror.serve_settings(host=host, port=port)
+        variants = [len(item.variants) for item in mirror.catalog.publications()]
+        # Opened before the server starts: a missing key is said now, not a day later.
+        mirror.key(mirror.config.keys.timestamp)
+        url = f"http://{settings.host}:{settings.port}"
+        output.result("serve", {"url": url, "kernels": len(variants), "variants": sum(variants)})
+        output.say(f"Serving {len(variants)} kernels ({sum(variants)} variants) on {url}")
+        output.say(f"  export HF_ENDPOINT={url}")
+        run(settings, refresh=partial(_refresh, mirror))
+    return 0
+
+
+def _refresh(mirror: Mirror) -> None:
+    from kgate_mirror_server.sync import refresh_trust
+
+    refresh_trust(mirror, now())
