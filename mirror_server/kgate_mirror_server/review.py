@@ -14,10 +14,13 @@ from kgate_mirror_server.ports import EvidenceKind
 from kgate_policy import evaluate
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from datetime import datetime
 
+    from kgate_core.digest import Digest
     from kgate_core.evidence import Decision
     from kgate_mirror_server.app import Mirror
+    from kgate_mirror_server.ports import Denial, Publication
     from kgate_policy import Policy
 
 
@@ -26,7 +29,7 @@ def review(
 ) -> list[tuple[KernelId, Decision]]:
     """Return what a policy says about every variant that a reference means; raises NotFound."""
     found = find(mirror.catalog, reference)
-    known = [
+    known: list[tuple[Publication | Denial, str, Mapping[EvidenceKind, Digest]]] = [
         (item, name.variant, name.evidence) for item in found.publications for name in item.variants
     ]
     known += [(item, item.variant, item.evidence) for item in found.denials]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -12,6 +11,8 @@ from kgate_cli.options import config_option, json_option, now, open_mirror
 from kgate_core.verify import Expected, Rejected, Verdict, verify
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from kgate_cli.output import Output
     from kgate_mirror_server.app import Mirror
     from kgate_mirror_server.ports import Publication, PublishedVariant
