@@ -11,18 +11,55 @@ these are recognised and reported.
 
 from __future__ import annotations
 
-import struct
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 from kgate_core.evidence import Finding, Severity
+from kgate_scanner.elf_records import (
+    CUDA_ALIASES,
+    CUDA_NOBITS,
+    EHDR,
+    EM_CUDA,
+    ET_REL,
+    NHDR,
+    NOBITS,
+    PHDR,
+    PN_XNUM,
+    PT_LOAD,
+    RELA,
+    RELATIVE,
+    SHDR,
+    SHN_XINDEX,
+    SHT_NOTE,
+    SHT_RELA,
+    SYM,
+    Damage,
+    FileHeader,
+    Header,
+    Note,
+    Section,
+    Segment,
+    Symbol,
+)
 from kgate_scanner.filekind import FileKind, identify
 from kgate_scanner.rules import Rule
 
 if TYPE_CHECKING:
+    import struct
     from collections.abc import Iterator
 
-__all__ = ["RULES", "Damage", "Elf", "FileKind", "Header", "Note", "Section", "Segment", "Symbol"]
-__all__ += ["identify"]
+__all__ = [
+    "RULES",
+    "SHT_NOTE",
+    "Damage",
+    "Elf",
+    "FileKind",
+    "Header",
+    "Note",
+    "Section",
+    "Segment",
+    "Symbol",
+    "identify",
+]
 
 MAX_SECTIONS: Final = 1 << 18  # headers; large cubins have some thousands
 MAX_STRINGS: Final = 256 * 1024**2  # bytes of one string table
@@ -40,100 +77,9 @@ DAMAGED: Final = Rule(
 )
 RULES: Final = (DAMAGED,)
 
-SHT_NOBITS: Final = 8
-SHT_NOTE: Final = 7
-ET_REL: Final = 1
-_SHN_XINDEX: Final = 0xFFFF
-_PN_XNUM: Final = 0xFFFF
-_PT_LOAD: Final = 1
-_EM_X86_64: Final = 62
-_EM_AARCH64: Final = 183
-_EM_CUDA: Final = 190
-_CUDA_NOBITS: Final = frozenset({0x70000007, 0x70000009, 0x7000000A, 0x70000015})
-"""Sections of cubins without bytes: global, local, shared and reserved shared memory (observed)."""
-_CUDA_ALIASES: Final = ".nv.merc."
-"""Second names that Blackwell cubins give to bytes of other sections."""
-_RELATIVE: Final = {_EM_X86_64: 8, _EM_AARCH64: 1027}  # psABI relocation numbers
-_SHT_RELA: Final = 4
-
-_EHDR: Final = struct.Struct("<16sHHIQQQIHHHHHH")
-_SHDR: Final = struct.Struct("<IIQQQQIIQQ")
-_PHDR: Final = struct.Struct("<IIQQQQQQ")
-_SYM: Final = struct.Struct("<IBBHQQ")
-_RELA: Final = struct.Struct("<QIIq")
-_NHDR: Final = struct.Struct("<III")
 _MODULE_SECTIONS: Final = frozenset(
     {".modinfo", "__versions", ".gnu.linkonce.this_module", "__ksymtab", "__ksymtab_gpl"}
 )
-
-
-class Damage(NamedTuple):
-    """One thing that is wrong with the file and where (byte offset)."""
-
-    seen: str
-    offset: int
-
-
-class Header(NamedTuple):
-    """The fields of the ELF header that say what the file is."""
-
-    os_abi: int
-    abi_version: int
-    type: int
-    machine: int
-    version: int
-    entry: int
-    flags: int
-
-
-class Section(NamedTuple):
-    """One section header with its name; offset and size are as claimed, see `Elf.content`."""
-
-    number: int
-    name: str
-    type: int
-    flags: int
-    address: int
-    offset: int
-    size: int
-    link: int
-    info: int
-    align: int
-    entry_size: int
-
-
-class Segment(NamedTuple):
-    """One program header."""
-
-    type: int
-    flags: int
-    offset: int
-    address: int
-    physical: int
-    file_size: int
-    memory_size: int
-    align: int
-
-
-class Symbol(NamedTuple):
-    """One symbol; `number` is its place in the table, `section` where it is defined."""
-
-    number: int
-    name: str
-    info: int
-    other: int
-    section: int
-    value: int
-    size: int
-
-
-class Note(NamedTuple):
-    """One entry of a note section."""
-
-    owner: str
-    type: int
-    content: memoryview
-    offset: int
 
 
 class Elf:
@@ -146,6 +92,7 @@ class Elf:
         self.header: Header | None = None
         self.sections: tuple[Section, ...] = ()
         self.segments: tuple[Segment, ...] = ()
+        self._no_bytes = NOBITS
         self._strings: tuple[int, bytes] = (0, b"")
         self._names_left = 64 * 1024 + 8 * len(data)  # bytes; overlapping names must stay linear
         self._read()
@@ -178,14 +125,14 @@ class Elf:
     def content(self, section: Section) -> memoryview:
         """Return the bytes of a section without copying; empty for SHT_NOBITS and bad ranges."""
         end = section.offset + section.size
-        if not self._has_bytes(section) or end > len(self.data):
+        if section.type in self._no_bytes or end > len(self.data):
             return self.data[:0]
         return self.data[section.offset : end]
 
     def file_offset(self, address: int) -> int | None:
         """Return the file offset that PT_LOAD maps to a virtual address, or None."""
         for segment in self.segments:
-            if segment.type == _PT_LOAD:
+            if segment.type == PT_LOAD:
                 within = address - segment.address
                 if 0 <= within < segment.file_size:
                     return segment.offset + within
@@ -194,11 +141,11 @@ class Elf:
     def symbols(self, table: Section, *, other: int = 0) -> Iterator[Symbol]:
         """Yield the symbols whose st_other has all bits of `other`; a bad name is empty."""
         content = self.content(table)
-        usable = len(content) - len(content) % _SYM.size
+        usable = len(content) - len(content) % SYM.size
         if usable != len(content):
             self._damaged(f"symbol table {table.name} ends within a symbol", table.offset)
         names = self._string_table(table.link, table.name)
-        for number, fields in enumerate(_SYM.iter_unpack(content[:usable])):
+        for number, fields in enumerate(SYM.iter_unpack(content[:usable])):
             if fields[2] & other == other:
                 name = self._text(names, fields[0])
                 yield Symbol(number, name, *fields[1:])
@@ -208,27 +155,27 @@ class Elf:
         content = self.content(section)
         at = 0
         for _ in range(MAX_NOTES):
-            if at + _NHDR.size > len(content):
+            if at + NHDR.size > len(content):
                 break
-            owner_size, size, kind = _NHDR.unpack_from(content, at)
-            start = at + _NHDR.size + _aligned(owner_size)
+            owner_size, size, kind = NHDR.unpack_from(content, at)
+            start = at + NHDR.size + _aligned(owner_size)
             if start + size > len(content):
                 self._damaged(f"a note in {section.name} ends outside it", section.offset + at)
                 return
-            owner = bytes(content[at + _NHDR.size : at + _NHDR.size + min(owner_size, 64)])
+            owner = bytes(content[at + NHDR.size : at + NHDR.size + min(owner_size, 64)])
             text = owner.rstrip(b"\0").decode("ascii", "replace")
             yield Note(text, kind, content[start : start + size], section.offset + start)
             at = start + _aligned(size)
 
     def relative_relocations(self, low: int, high: int) -> dict[int, int]:
         """Return place -> addend of the RELATIVE relocations with `low <= place < high`."""
-        wanted = _RELATIVE.get(self.header.machine if self.header else 0)
+        wanted = RELATIVE.get(self.header.machine if self.header else 0)
         found: dict[int, int] = {}
         for section in self.sections:
-            if section.type == _SHT_RELA and not self.is_relocatable:
+            if section.type == SHT_RELA and not self.is_relocatable:
                 content = self.content(section)
-                usable = len(content) - len(content) % _RELA.size
-                rows = _RELA.iter_unpack(content[:usable])
+                usable = len(content) - len(content) % RELA.size
+                rows = RELA.iter_unpack(content[:usable])
                 found |= {
                     at: add for at, kind, _, add in rows if low <= at < high and kind == wanted
                 }
@@ -236,44 +183,58 @@ class Elf:
 
     def _read(self) -> None:
         """Read all tables in five steps; each stops at its own damage."""
-        data = self.data
         # 1: a header of the one flavour that is read here
-        if len(data) < _EHDR.size:
-            self._damaged(f"{len(data)} bytes are too few for an ELF header", 0)
+        head = self._read_header()
+        if head is None:
             return
-        fields = _EHDR.unpack_from(data, 0)
-        ident, kind, machine, version, entry, phoff, shoff, flags = fields[:8]
-        ehsize, phentsize, phnum, shentsize, shnum, shstrndx = fields[8:]
-        if ident[:4] != b"\x7fELF":
-            self._damaged("the ELF magic is missing", 0)
-            return
-        if ident[4:6] != b"\x02\x01":
-            self._damaged(f"ELF class {ident[4]} with data encoding {ident[5]} is not read", 4)
-            return
-        self.header = Header(ident[7], ident[8], kind, machine, version, entry, flags)
-        if ehsize != _EHDR.size:
-            self._damaged(f"the ELF header claims {ehsize} bytes", 52)
         # 2: the section table, with the escapes for large counts in section 0 (gABI, "Sections")
-        table = self._table(shoff, shnum or 1, shentsize, _SHDR, "section") if shoff else None
-        if table is not None:
-            zero = _SHDR.unpack_from(table, 0)
-            count = shnum or zero[5]
-            names_index = zero[6] if shstrndx == _SHN_XINDEX else shstrndx
-            phnum = zero[7] if phnum == _PN_XNUM else phnum
-            table = self._table(shoff, count, shentsize, _SHDR, "section")
-        # 3: names come from the table that section `names_index` holds
-        if table is not None:
-            self._read_sections(table, names_index)
+        table, phnum = None, head.phnum
+        first = self._table(head.shoff, 1, head.shentsize, SHDR, "section") if head.shoff else None
+        if first is not None:
+            zero = SHDR.unpack(first)
+            phnum = zero[7] if phnum == PN_XNUM else phnum
+            count = head.shnum or zero[5]
+            table = self._table(head.shoff, count, head.shentsize, SHDR, "section")
+            # 3: names come from the table that section `shstrndx` holds
+            if table is not None:
+                self._read_sections(
+                    table, zero[6] if head.shstrndx == SHN_XINDEX else head.shstrndx
+                )
         # 4: program headers
-        segments = self._table(phoff, phnum, phentsize, _PHDR, "program") if phnum else None
-        if segments is not None:
-            self.segments = tuple(map(Segment._make, _PHDR.iter_unpack(segments)))
-            for number, segment in enumerate(self.segments):
-                if segment.offset + segment.file_size > len(data):
-                    seen = f"program header {number} ends at {segment.offset + segment.file_size}"
-                    self._damaged(f"{seen}, the file at {len(data)}", phoff)
+        if phnum:
+            self._read_segments(self._table(head.phoff, phnum, head.phentsize, PHDR, "program"))
         # 5: no two sections may claim the same bytes
         self._check_overlaps()
+
+    def _read_header(self) -> FileHeader | None:
+        if len(self.data) < EHDR.size:
+            self._damaged(f"{len(self.data)} bytes are too few for an ELF header", 0)
+            return None
+        head = FileHeader._make(EHDR.unpack_from(self.data, 0))
+        ident = head.ident
+        if ident[:4] != b"\x7fELF":
+            self._damaged("the ELF magic is missing", 0)
+            return None
+        if ident[4:6] != b"\x02\x01":
+            self._damaged(f"ELF class {ident[4]} with data encoding {ident[5]} is not read", 4)
+            return None
+        if head.ehsize != EHDR.size:
+            self._damaged(f"the ELF header claims {head.ehsize} bytes", 52)
+        self._no_bytes = CUDA_NOBITS if head.machine == EM_CUDA else NOBITS
+        self.header = Header(
+            ident[7], ident[8], head.type, head.machine, head.version, head.entry, head.flags
+        )
+        return head
+
+    def _read_segments(self, table: memoryview | None) -> None:
+        if table is None:
+            return
+        self.segments = tuple(map(Segment._make, PHDR.iter_unpack(table)))
+        for number, segment in enumerate(self.segments):
+            end = segment.offset + segment.file_size
+            if end > len(self.data):
+                seen = f"program header {number} ends at {end}, the file at {len(self.data)}"
+                self._damaged(seen, min(segment.offset, len(self.data)))
 
     def _table(
         self, offset: int, count: int, size: int, layout: struct.Struct, what: str
@@ -290,35 +251,30 @@ class Elf:
         return None
 
     def _read_sections(self, table: memoryview, names_index: int) -> None:
-        headers = list(_SHDR.iter_unpack(table))
+        headers = list(SHDR.iter_unpack(table))
         if names_index >= len(headers):
             self._damaged(f"section names are said to be in section {names_index}", 62)
             names = b""
         else:
             names = self._string_bytes(headers[names_index][4], headers[names_index][5])
+        size, no_bytes = len(self.data), self._no_bytes
         sections = []
-        size = len(self.data)
-        for index, fields in enumerate(headers):
-            section = Section(index, self._text(names, fields[0]) if fields[1] else "", *fields[1:])
-            if self._has_bytes(section) and section.offset + section.size > size:
-                seen = f"section {section.name or index} ends at {section.offset + section.size}"
+        for number, (name_at, kind, *fields) in enumerate(headers):
+            name = self._text(names, name_at) if kind else ""
+            section = Section(number, name, kind, *fields)
+            if section.offset + section.size > size and kind not in no_bytes:
+                seen = f"section {name or number} ends at {section.offset + section.size}"
                 self._damaged(f"{seen}, the file at {size}", min(section.offset, size))
             sections.append(section)
         self.sections = tuple(sections)
-
-    def _has_bytes(self, section: Section) -> bool:
-        if section.type in {0, SHT_NOBITS}:
-            return False
-        is_cuda = self.header is not None and self.header.machine == _EM_CUDA
-        return not (is_cuda and section.type in _CUDA_NOBITS)
 
     def _check_overlaps(self) -> None:
         held = sorted(
             (section.offset, section.size, section.number)
             for section in self.sections
             if section.size
-            and self._has_bytes(section)
-            and not section.name.startswith(_CUDA_ALIASES)
+            and section.type not in self._no_bytes
+            and not section.name.startswith(CUDA_ALIASES)
         )
         end, holder = 0, 0
         for offset, size, index in held:

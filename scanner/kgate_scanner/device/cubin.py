@@ -49,6 +49,7 @@ _MAX_STACK: Final = 0x23
 _REGISTERS: Final = 0x2F
 _PER_SYMBOL: Final = frozenset({_MIN_STACK, _MAX_STACK, _REGISTERS})
 _MAX_SYMBOL_FACTS: Final = 8 * MAX_KERNELS  # device functions have them too
+_PER_KERNEL: Final = frozenset({_CBANK_PARAM_SIZE, _MAX_THREADS, _REQUIRED_THREADS})
 _FORMATS: Final = frozenset({1, 2, 3, 4})
 
 _INFO_PREFIX: Final = ".nv.info."
@@ -130,6 +131,8 @@ def _tool(content: memoryview) -> Tool | None:
 
 def _kernels(elf: Elf, damage: list[str]) -> Iterator[DeviceKernel]:
     by_name = {section.name: section for section in elf.sections}
+    if len(by_name) < len(elf.sections):
+        damage.append("several sections have one name")
     table = by_name.get(".symtab")
     if table is None:
         return
@@ -160,43 +163,48 @@ def _kernels(elf: Elf, damage: list[str]) -> Iterator[DeviceKernel]:
 
 
 def _per_symbol(elf: Elf, section: Section | None, damage: list[str]) -> dict[tuple[int, int], int]:
+    """Return (attribute, symbol) -> value of the section that speaks about all kernels."""
     found: dict[tuple[int, int], int] = {}
     if section is not None:
-        for attribute, _, content in _attributes(elf.content(section), damage):
+        raw = bytes(elf.content(section))
+        for attribute, value, at in _attributes(raw, _PER_SYMBOL, damage):
             if len(found) > _MAX_SYMBOL_FACTS:
                 damage.append("more kernel attributes than kernels")
                 break
-            if attribute in _PER_SYMBOL and len(content) == _PAIR.size:
-                symbol, value = _PAIR.unpack(content)
-                found[attribute, symbol] = value
+            if value == _PAIR.size and at:
+                symbol, number = _PAIR.unpack_from(raw, at)
+                found[attribute, symbol] = number
     return found
 
 
 def _kernel_facts(view: memoryview, damage: list[str]) -> dict[int, int]:
-    facts: dict[int, int] = {}
-    for attribute, value, content in _attributes(view, damage):
+    raw, facts = bytes(view), {}
+    for attribute, value, at in _attributes(raw, _PER_KERNEL, damage):
         if attribute == _CBANK_PARAM_SIZE:
             facts[attribute] = value
-        elif attribute in {_MAX_THREADS, _REQUIRED_THREADS} and len(content) == _TRIPLE.size:
-            x, y, z = _TRIPLE.unpack(content)
+        elif value == _TRIPLE.size and at:
+            x, y, z = _TRIPLE.unpack_from(raw, at)
             facts[_MAX_THREADS] = min(x * y * z, 0xFFFFFFFF)
     return facts
 
 
-def _attributes(view: memoryview, damage: list[str]) -> Iterator[tuple[int, int, memoryview]]:
-    """Yield attribute, inline value and sized content of each record."""
-    at, end, none = 0, len(view), view[:0]
-    while at + _ATTRIBUTE.size <= end:
-        layout, attribute, value = _ATTRIBUTE.unpack_from(view, at)
-        at += _ATTRIBUTE.size
+def _attributes(
+    raw: bytes, wanted: frozenset[int], damage: list[str]
+) -> Iterator[tuple[int, int, int]]:
+    """Yield attribute, inline value or size, and where the content starts (0: inline)."""
+    at, end, unpack = 0, len(raw) - _ATTRIBUTE.size, _ATTRIBUTE.unpack_from
+    while at <= end:
+        layout, attribute, value = unpack(raw, at)
+        at += 4
         if layout == _SIZED:
-            if at + value > end:
+            if at + value > len(raw):
                 damage.append("a kernel attribute ends outside its section")
                 return
-            yield attribute, value, view[at : at + value]
+            if attribute in wanted:
+                yield attribute, value, at
             at += value
-        elif layout in _FORMATS:
-            yield attribute, value, none
-        else:
+        elif layout not in _FORMATS:
             damage.append(f"a kernel attribute of format {layout}")
             return
+        elif attribute in wanted:
+            yield attribute, value, 0
