@@ -21,7 +21,7 @@ LIMIT: Final = 300  # seconds for one benchmark
 
 def main() -> int:
     """Run the named benchmarks, or all; return the exit code."""
-    scripts = [path for path in sorted(FOLDER.glob("*.py")) if path.stem not in {"__init__"}]
+    scripts = [path for path in sorted(FOLDER.glob("*.py")) if path.stem != "__init__"]
     if names := set(sys.argv[1:]):
         scripts = [path for path in scripts if path.stem in names]
     if not scripts:
