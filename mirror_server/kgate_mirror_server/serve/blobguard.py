@@ -1,0 +1,125 @@
+"""Looks at a stored blob before it is served, so that one changed on the disk is not.
+
+A blob is hashed when this process first uses it, and again whenever its file looks different from
+then (inode, size, times). Between two looks a fault of the disk itself goes unseen: `kgate scrub`
+and the client's own verification find that. Nothing is repaired here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from typing import TYPE_CHECKING, Final
+
+import structlog
+
+from kgate_core.errors import IntegrityError, NotFound
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from kgate_core.digest import Digest
+    from kgate_mirror_server.ports import BlobStore
+
+_CHUNK: Final = 1024 * 1024  # bytes per read while hashing
+_log: Final = structlog.get_logger(__name__)
+
+Mark = tuple[int, int, int, int, int]
+"""What a file looked like: device, inode, size, mtime and ctime in nanoseconds."""
+
+
+class BlobGuard:
+    """Checked access to a store's files; safe to use from many threads."""
+
+    def __init__(self, store: BlobStore) -> None:
+        self._store = store
+        self._good: dict[Digest, Mark] = {}
+        self._bad: dict[Digest, Mark | None] = {}
+        self._locks: dict[Digest, threading.Lock] = {}
+        self._guard = threading.Lock()
+
+    def known(self, digest: Digest, size: int) -> Path | None:
+        """Return the blob's file if it was checked and looks unchanged, without reading it."""
+        try:
+            path = self._store.path(digest)
+            mark = _mark(path)
+        except (NotFound, OSError):
+            return None
+        return path if mark[2] == size and self._good.get(digest) == mark else None
+
+    def check(self, digest: Digest, size: int) -> Path:
+        """Return the blob's file after making sure of its bytes; hashes it at most once.
+
+        Raises IntegrityError if the bytes are not those of the digest, NotFound if it is gone.
+        """
+        if path := self.known(digest, size):
+            return path
+        with self._guard:
+            lock = self._locks.setdefault(digest, threading.Lock())
+        try:
+            with lock:
+                return self.known(digest, size) or self._read(digest, size)
+        finally:
+            with self._guard:
+                self._locks.pop(digest, None)
+
+    def look(self, digest: Digest, size: int) -> str | None:
+        """Say what is wrong with a blob as far as its file's status tells; None if nothing."""
+        try:
+            mark = _mark(self._store.path(digest))
+        except (NotFound, OSError):
+            self._bad[digest] = None
+            return f"the blob {digest} is missing"
+        if mark[2] != size:
+            self._bad[digest] = mark
+            return f"the blob {digest} has {mark[2]} bytes instead of {size}"
+        if self._bad.get(digest) == mark:
+            return f"the blob {digest} is damaged"
+        self._bad.pop(digest, None)
+        return None
+
+    def repaired(self) -> bool:
+        """Return whether a blob that was bad looks different now, so that it is worth a look."""
+        for digest, before in list(self._bad.items()):
+            try:
+                now = _mark(self._store.path(digest))
+            except (NotFound, OSError):
+                now = None
+            if now != before:
+                return True
+        return False
+
+    @property
+    def troubled(self) -> int:
+        """How many blobs are missing or damaged as far as is known."""
+        return len(self._bad)
+
+    def _read(self, digest: Digest, size: int) -> Path:
+        path = self._store.path(digest)
+        try:
+            mark = _mark(path)
+            state = hashlib.sha256()
+            with path.open("rb") as file:
+                while chunk := file.read(_CHUNK):
+                    state.update(chunk)
+            still = _mark(path)
+        except FileNotFoundError as exc:
+            raise NotFound(f"the store has no blob {digest}") from exc
+        except OSError as exc:
+            raise IntegrityError(f"the blob {digest} cannot be read: {exc.strerror}") from exc
+        if state.hexdigest() != digest.hex or mark != still or mark[2] != size:
+            self._good.pop(digest, None)
+            self._bad[digest] = mark
+            _log.error("blob.damaged", digest=str(digest), found=f"sha256:{state.hexdigest()}")
+            raise IntegrityError(
+                f"the blob {digest} is not what was stored",
+                hint="run `kgate scrub`, and look after the disk and who may write to it",
+            )
+        self._good[digest] = mark
+        self._bad.pop(digest, None)
+        return path
+
+
+def _mark(path: Path) -> Mark:
+    seen = path.stat()
+    return (seen.st_dev, seen.st_ino, seen.st_size, seen.st_mtime_ns, seen.st_ctime_ns)

@@ -1,0 +1,121 @@
+"""Runs the serving application under granian until it is told to stop.
+
+Workers are processes with an application each; the port is shared. Requests in flight get
+`drain_seconds` to finish. Nothing is printed here.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sys
+from functools import partial
+from typing import TYPE_CHECKING
+
+import structlog
+from granian.constants import HTTPModes, Interfaces, Loops
+from granian.http import HTTP1Settings
+from granian.server import MPServer
+
+from kgate_core.errors import KgateError
+from kgate_mirror_server.catalog.sql import SqlCatalog
+from kgate_mirror_server.serve.app import create_app
+from kgate_mirror_server.store.disk import DiskStore
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from kgate_mirror_server.serve.app import ServeApp
+    from kgate_mirror_server.serve.settings import ServeSettings
+
+HEADER_TIMEOUT = 10_000  # milliseconds that a client may take for its request headers
+HEADER_BUFFER = 64 * 1024  # bytes of request line and headers
+BACKLOG = 2048  # connections waiting to be accepted
+CONCURRENT = 1024  # requests in flight per worker; more wait in the backlog
+
+
+def run(
+    settings: ServeSettings,
+    *,
+    refresh: Callable[[], None] | None = None,
+    started: Callable[[], None] | None = None,
+) -> None:
+    """Serve until SIGINT or SIGTERM; raises KgateError if the database cannot be opened.
+
+    `refresh` signs the timestamp role anew; of several workers one does it. `started` is called
+    once the port is bound.
+    """
+    # Opened once here, so that what is wrong with it is said to the caller, not by a worker.
+    SqlCatalog(settings.database).close()
+    server = MPServer(
+        "kgate",
+        address=settings.host,
+        port=settings.port,
+        interface=Interfaces.ASGI,
+        workers=settings.workers,
+        loop=Loops.auto,
+        http=HTTPModes.http1,
+        websockets=False,
+        backlog=BACKLOG,
+        backpressure=CONCURRENT,
+        http1_settings=HTTP1Settings(
+            header_read_timeout=HEADER_TIMEOUT, max_buffer_size=HEADER_BUFFER
+        ),
+        log_enabled=False,
+        workers_kill_timeout=settings.drain_seconds,
+        respawn_failed_workers=True,
+    )
+    if started is not None:
+        server.on_startup(started)
+    try:
+        server.serve(target_loader=partial(load, settings, refresh), wrap_loader=False)
+    except SystemExit as exc:
+        raise KgateError(
+            f"the server ended by itself ({exc.code})",
+            hint="its log says why; is the port taken or a folder unreadable?",
+        ) from exc
+
+
+def load(settings: ServeSettings, refresh: Callable[[], None] | None) -> ServeApp:
+    """Build the application inside a worker, logging JSON lines to stderr."""
+    log_json()
+    if refresh is not None:
+        refresh = OnlyOne(settings.trust / ".refresh.lock", refresh)
+    return create_app(
+        SqlCatalog(settings.database), DiskStore(settings.store), settings, refresh=refresh
+    )
+
+
+def log_json() -> None:
+    """Send this process's log to stderr, one JSON object a line."""
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            structlog.processors.JSONRenderer(),
+        ],
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
+
+
+class OnlyOne:
+    """Calls something in one process only: the one that holds a lock file, until it ends."""
+
+    def __init__(self, lock: Path, call: Callable[[], None]) -> None:
+        self._lock = lock
+        self._call = call
+        self._held: int | None = None
+
+    def __call__(self) -> None:
+        """Call it if this process holds the lock or can take it."""
+        if self._held is None:
+            descriptor = os.open(self._lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                os.close(descriptor)
+                return
+            self._held = descriptor
+        self._call()

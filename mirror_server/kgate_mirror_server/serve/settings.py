@@ -1,0 +1,57 @@
+"""How the mirror serves: plain values, read once and passed down."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+class DenyStyle(StrEnum):
+    """What a client sees of a kernel that it may not have."""
+
+    FALLBACK = "fallback"
+    """A repository without builds: unmodified clients run the PyTorch path."""
+    ERROR = "error"
+    """404: unmodified clients fail."""
+
+
+class SendFile(StrEnum):
+    """Who moves the bytes of whole files."""
+
+    PATHSEND = "pathsend"
+    """The ASGI server, if it offers to; else as `stream`."""
+    STREAM = "stream"
+    """This process, in chunks."""
+    XACCEL = "xaccel"
+    """nginx in front, told by X-Accel-Redirect (see deploy/nginx)."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServeSettings:
+    """Everything that serving depends on."""
+
+    database: str
+    """URL of the catalog."""
+    store: Path
+    """Root folder of the blob store."""
+    trust: Path
+    """Folder of trust metadata."""
+    lane: str
+    """Lane of addresses without `/l/<lane>`."""
+    host: str = "127.0.0.1"
+    port: int = 8800
+    workers: int = 1
+    deny_style: DenyStyle = DenyStyle.FALLBACK
+    send_file: SendFile = SendFile.PATHSEND
+    public_url: str = ""
+    """Address that clients use, without a trailing slash; empty: the one each request names."""
+    poll_seconds: float = 1.0
+    """Time between two looks at the catalog's generation."""
+    refresh_seconds: float = 60.0
+    """Time between two signatures of the timestamp role, where that is this process's task."""
+    drain_seconds: int = 30
+    """How long requests in flight may take after the server was told to stop."""

@@ -1,0 +1,142 @@
+"""Requests and small answers, directly on ASGI: what the hot path needs and no more.
+
+Paths are read from the raw bytes, because a decoded path cannot tell `%2F` from `/`. Headers that
+do not decode, or that come too often, are treated as absent.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import parse_qsl, unquote_to_bytes
+
+from kgate_core.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, MutableMapping
+
+    Message = MutableMapping[str, Any]
+    Receive = Callable[[], Awaitable[Message]]
+    Send = Callable[[Message], Awaitable[None]]
+    Scope = MutableMapping[str, Any]
+
+Header = tuple[bytes, bytes]
+
+MAX_PATH: Final = 4096  # bytes of a raw path; a manifest path has at most 1,024
+MAX_QUERY: Final = 4096  # bytes of a query string
+MAX_FIELDS: Final = 100  # fields in one query string
+_JSON: Final = (b"content-type", b"application/json; charset=utf-8")
+_NOSNIFF: Final = (b"x-content-type-options", b"nosniff")
+
+
+@dataclass(frozen=True)
+class Request:
+    """One HTTP request."""
+
+    scope: Scope
+    receive: Receive
+
+    @property
+    def method(self) -> str:
+        """The method in capitals."""
+        return str(self.scope["method"])
+
+    @property
+    def head(self) -> bool:
+        """True if only the headers are wanted."""
+        return self.method == "HEAD"
+
+    def header(self, name: bytes) -> str | None:
+        """Return a header that came exactly once (name in lower case), or None."""
+        values = [value for key, value in self.scope["headers"] if key == name]
+        if len(values) != 1:
+            return None
+        return bytes(values[0]).decode("latin-1").strip()
+
+    def query(self) -> dict[str, str]:
+        """Return the query's fields, the last of each name; raises InvalidInput."""
+        raw: bytes = self.scope["query_string"]
+        if len(raw) > MAX_QUERY:
+            raise InvalidInput(f"a query of more than {MAX_QUERY} bytes")
+        try:
+            return dict(
+                parse_qsl(raw.decode("ascii"), keep_blank_values=True, max_num_fields=MAX_FIELDS)
+            )
+        except ValueError as exc:
+            raise InvalidInput("a query that is not URL-encoded") from exc
+
+    def segments(self) -> list[str] | None:
+        """Return the path's decoded segments; None if it is too long or not clean text.
+
+        A segment may hold a slash that was written as `%2F`. Dots mean nothing here: what is
+        asked for is looked up by its exact name.
+        """
+        raw: bytes = self.scope.get("raw_path") or self.scope["path"].encode("utf-8", "replace")
+        raw = raw.split(b"?", 1)[0]
+        if len(raw) > MAX_PATH or not raw.startswith(b"/"):
+            return None
+        try:
+            found = [unquote_to_bytes(part).decode("utf-8") for part in raw[1:].split(b"/")]
+        except UnicodeDecodeError:
+            return None
+        return found if all(part.isprintable() for part in found) else None
+
+    async def body(self, limit: int) -> bytes:
+        """Read the body; raises InvalidInput beyond `limit` bytes."""
+        data = bytearray()
+        while True:
+            message = await self.receive()
+            data += message.get("body", b"")
+            if len(data) > limit:
+                raise InvalidInput(f"a body of more than {limit} bytes")
+            if not message.get("more_body", False):
+                return bytes(data)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A complete answer held in memory."""
+
+    status: int
+    body: bytes = b""
+    headers: tuple[Header, ...] = field(default_factory=tuple)
+
+    async def send(self, request: Request, send: Send) -> None:
+        """Send it; a HEAD request gets the headers of the whole."""
+        headers = list(self.headers)
+        if self.status != 304:  # noqa: PLR2004  # RFC 9110 15.4.5: no content, and none announced
+            headers.append((b"content-length", b"%d" % len(self.body)))
+        await send({"type": "http.response.start", "status": self.status, "headers": headers})
+        await send({"type": "http.response.body", "body": b"" if request.head else self.body})
+
+
+def json_answer(value: object, *headers: Header, status: int = 200) -> Answer:
+    """Return a value as JSON."""
+    body = json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
+    return Answer(status, body, (_JSON, _NOSNIFF, *headers))
+
+
+def json_bytes(body: bytes, *headers: Header) -> Answer:
+    """Return bytes that are JSON already."""
+    return Answer(200, body, (_JSON, _NOSNIFF, *headers))
+
+
+def error(status: int, message: str, *headers: Header, code: str = "") -> Answer:
+    """Return an error as Hub clients read it: code and message in headers, the message as JSON.
+
+    `code` is one of the Hub's `X-Error-Code` values, or empty.
+    """
+    told = [(b"x-error-message", _header_text(message))]
+    if code:
+        told.append((b"x-error-code", code.encode("ascii")))
+    return json_answer({"error": message}, *told, *headers, status=status)
+
+
+def _header_text(text: str) -> bytes:
+    return " ".join(text.split()).encode("ascii", "replace")
+
+
+def flag(query: dict[str, str], name: str) -> bool:
+    """Return whether a query asks for something, as clients of all ages write it."""
+    return query.get(name, "").lower() in {"true", "1"}
