@@ -15,6 +15,7 @@ import lief
 
 from kgate_scanner import rules_host as rules
 from kgate_scanner import strings, symbols
+from kgate_scanner.dynamic import check_views
 from kgate_scanner.hostcopy import TooLargeError, host_copy
 
 if TYPE_CHECKING:
@@ -77,8 +78,10 @@ def read_host(elf: Elf, path: str) -> HostFacts:
     if binary is None or int(binary.header.machine_type.value) not in _MACHINES:
         return _unreadable(path, "its headers make no sense or are for an unknown machine")
     facts = _facts(binary)
+    hidden = list(check_views(elf, len(binary.dynamic_symbols)))
     facts |= strings.read_strings(elf.data, _constants(elf))
-    return HostFacts(facts, tuple(_findings(facts, path)))
+    findings = [rules.HIDDEN_SYMBOLS.finding(path, seen) for seen in hidden[:_MAX_SHOWN]]
+    return HostFacts(facts, (*findings, *_findings(facts, path)))
 
 
 def _config() -> Any:  # noqa: ANN401  # LIEF ships no usable types

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 WHOLE_BELOW: Final = 8 * 1024**2  # bytes; smaller files are not worth a cut
 WHOLE_MOST: Final = 256 * 1024**2  # bytes of a copy; more is refused
 _CUT_FROM: Final = 1024**2  # bytes in a section
+_PAGE: Final = 4096  # bytes
 _MAX_TAGS: Final = 4096  # dynamic entries; real ones have about forty
 
 _EHDR: Final = struct.Struct("<16sHHIQQQIHHHHHH")
@@ -77,7 +78,7 @@ def _headers(elf: Elf, cuts: Sequence[tuple[int, int]]) -> Iterator[bytes]:
     for section in elf.sections:
         fields = list(_SHDR.unpack_from(elf.data, start + section.number * _SHDR.size))
         end = section.offset + section.size
-        if any(left <= section.offset and end <= right for left, right in cuts):
+        if any(left < end and section.offset < right for left, right in cuts):
             fields[1] = _SHT_NOBITS
         fields[4] = _moved(section.offset, cuts)
         yield _SHDR.pack(*fields)
@@ -101,7 +102,8 @@ def _cuts(elf: Elf) -> list[tuple[int, int]]:
             and not any(left < end and start < right for left, right in precious)
             and not any(start <= point < end for point in points)
         ):
-            chosen.append((start, end))
+            # By whole pages: notes and tables keep their alignment.
+            chosen.append((-(-start // _PAGE) * _PAGE, end // _PAGE * _PAGE))
     return _merged(chosen)
 
 
@@ -140,7 +142,6 @@ def _split(segment: Segment, cuts: Sequence[tuple[int, int]]) -> list[Segment]:
                 physical=segment.physical + shift,
                 file_size=right - left,
                 memory_size=segment.memory_size - shift if right == end else right - left,
-                align=1,  # the pieces no longer agree with any page size
             )
         )
     return pieces

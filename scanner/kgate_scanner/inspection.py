@@ -9,13 +9,15 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Final
 
-from kgate_scanner import host, metadata, python
+from kgate_scanner import metadata, python
 from kgate_scanner.device import scan_device
 from kgate_scanner.elf import Elf
 from kgate_scanner.files import Kind, identify
 from kgate_scanner.isolate import Inspected
 
 if TYPE_CHECKING:
+    from types import ModuleType
+
     from kgate_core.evidence import Facts, Finding
 
 _LATER: Final = ("encodings.idna", "encodings.latin_1", "encodings.ascii", "encodings.utf_8_sig")
@@ -33,11 +35,12 @@ _MAY_HOLD_DEVICE_CODE: Final = frozenset(Kind) - {
 """Everything that is not text: a device image can be put into any other file."""
 
 
-def preload() -> None:
-    """Import everything that `inspect_file` may ever need."""
+def preload(*, libraries: bool) -> None:
+    """Import everything that `inspect_file` may ever need, LIEF only if there are libraries."""
     for name in _LATER:
         importlib.import_module(name)
-    host.preload()
+    if libraries:
+        _host().preload()
     python.preload()
     scan_device(memoryview(_SMALLEST), "preload")
 
@@ -51,7 +54,7 @@ def inspect_file(data: memoryview, path: str, *, system: str | None) -> Inspecte
     match identified.kind:
         case Kind.LIBRARY:
             elf = Elf(data)
-            read = host.read_host(elf, path)
+            read = _host().read_host(elf, path)
             facts["host"] = read.facts
             findings += (*elf.findings(path), *read.findings)
             complete = bool(read.facts)
@@ -73,3 +76,8 @@ def inspect_file(data: memoryview, path: str, *, system: str | None) -> Inspecte
         findings += device.findings
         complete = complete and device.complete
     return Inspected(facts, tuple(findings), complete)
+
+
+def _host() -> ModuleType:
+    # LIEF takes half a second to import: kernels of pure Python need not wait for it.
+    return importlib.import_module("kgate_scanner.host")

@@ -30,10 +30,11 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 _BOOT: Final = (
-    "import sys; sys.path[:] = sys.argv[4:]; "
-    "from kgate_scanner import worker; worker.main(*map(int, sys.argv[1:4]))"
+    "import sys; sys.path[:] = sys.argv[5:]; "
+    "from kgate_scanner import worker; worker.main(*map(int, sys.argv[1:5]))"
 )
 _LENGTH: Final = struct.Struct(">Q")
+_ELF: Final = b"\x7fELF"
 _READ: Final = 1 << 20  # bytes per receive
 
 
@@ -75,6 +76,8 @@ class ParserProcess:
     """Bytes of the largest file that will be asked about; the child may map it once."""
     system: str | None = "linux"
     """The operating system that the variant is for, None if unknown."""
+    libraries: bool = False
+    """Load the parser of host code; turned on by the first ELF file, at the price of a restart."""
     _child: subprocess.Popen[bytes] | None = None
     _channel: socket.socket | None = None
     _layers: frozenset[str] = field(default_factory=frozenset)
@@ -108,8 +111,10 @@ class ParserProcess:
     def inspect(self, descriptor: int, path: str) -> Inspected:
         """Ask about one file given by an open descriptor; never raises for what is in it."""
         try:
+            if not self.libraries and os.pread(descriptor, len(_ELF), 0) == _ELF:
+                self.close()
+                self.libraries = True
             channel = self._ready()
-            channel.settimeout(None)
             request = strictjson.dumps({"path": path, "system": self.system})
             _send(channel, request, descriptor, time.monotonic() + self.limits.file_seconds)
             answer = _receive(
@@ -134,11 +139,16 @@ class ParserProcess:
             return self._channel
         ours, theirs = socket.socketpair()
         with theirs:
-            arguments = [str(theirs.fileno()), str(self._memory()), str(self.limits.cpu_seconds)]
+            numbers = (
+                theirs.fileno(),
+                self.limits.memory_bytes + 2 * self.largest,
+                self.limits.cpu_seconds,
+                int(self.libraries),
+            )
             paths = [entry for entry in sys.path if entry]
             # -I -S: neither the environment, the directory nor any .pth file has a say.
             self._child = subprocess.Popen(  # noqa: S603  # our own interpreter and a fixed program
-                [sys.executable, "-I", "-S", "-B", "-c", _BOOT, *arguments, *paths],
+                [sys.executable, "-I", "-S", "-B", "-c", _BOOT, *map(str, numbers), *paths],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
@@ -153,9 +163,6 @@ class ParserProcess:
         if not {"seccomp", "landlock"} & self._layers:
             _log.warning("the scanner's parser process is not sandboxed: the kernel permits none")
         return ours
-
-    def _memory(self) -> int:
-        return self.limits.memory_bytes + 2 * self.largest
 
     def _ending(self) -> str:
         if self._child is None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import os
 from functools import cache
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Final
 
 from kgate_core.errors import KgateError
@@ -84,7 +84,8 @@ def scan_files(
     system = None if variant is None else (variant.os or "linux")
     results: dict[str, Inspected] = {}
     readable = [entry.size for entry in manifest.files if entry.size <= limits.file_bytes]
-    with ParserProcess(limits, max(readable, default=0), system) as process:
+    libraries = any(".so" in PurePosixPath(entry.path).suffixes for entry in manifest.files)
+    with ParserProcess(limits, max(readable, default=0), system, libraries) as process:
         for entry in manifest.files:
             results[entry.path] = _inspect(process, entry, open_file, limits)
     files: dict[str, Facts] = {

@@ -75,6 +75,7 @@ def summarise(
         "device": {
             "images": len(every),
             "archs": {name: sorted(archs) for name, archs in device_archs(files).items()},
+            "targets": _union(name for names in device_archs(files).values() for name in names),
             "kernels": sum(image.get("kernelCount", 0) for image in every),
         },
         "python": {

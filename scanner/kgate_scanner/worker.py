@@ -29,10 +29,13 @@ _MAX_INT: Final = 2**53 - 1
 _MAX_BMP: Final = 0xFFFF
 
 
-def main(descriptor: int, memory_bytes: int, cpu_seconds: int) -> None:
-    """Answer requests on the socket `descriptor` until the parent closes it."""
+def main(descriptor: int, memory_bytes: int, cpu_seconds: int, libraries: int) -> None:
+    """Answer requests on the socket `descriptor` until the parent closes it.
+
+    Without `libraries` the parser of host code is not loaded, and no library may be asked about.
+    """
     sandbox.limit(memory_bytes=memory_bytes, cpu_seconds=cpu_seconds)
-    preload()
+    preload(libraries=bool(libraries))
     channel = socket.socket(fileno=descriptor)
     layers = sandbox.enter()
     _answer(channel, {"layers": sorted(layers)})
