@@ -14,7 +14,6 @@ import subprocess
 import sys
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from kgate_client.attestations import Attested
@@ -23,6 +22,7 @@ from tests.trustkit import ORIGIN, TrustKit, make_trust, manifest_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from kgate_core.manifest import Manifest
     from kgate_signer.trustwriter import TrustSet

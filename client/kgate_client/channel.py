@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from kgate_client.config import PodConfig
 
+PUBLIC_HUB: Final = "https://huggingface.co"  # where the client goes without HF_ENDPOINT
 API: Final = "/api/kgate/v1"
 TIMEOUT: Final = 5.0  # seconds for one request
 PROBE_TIMEOUT: Final = 2.0  # seconds to get a connection when asking whether anybody is there

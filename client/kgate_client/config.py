@@ -30,6 +30,8 @@ class PodConfig:
     """`KGATE_TRUST_ROOT`: the pinned TUF root; without it nothing can be verified."""
     cache: Path | None = None
     """`KGATE_CACHE`, else `$HF_HOME/kgate`; None keeps everything in this process."""
+    hf_home: Path | None = None
+    """`HF_HOME`, else where huggingface_hub would put it; None without a home directory."""
     lock: Path | None = None
     """`KGATE_LOCK`: a kgate.lock; kernels that it does not hold are refused."""
     lane: str = DEFAULT_LANE
@@ -72,6 +74,7 @@ class PodConfig:
         return cls(
             trust_root=_path(environ, "KGATE_TRUST_ROOT"),
             cache=cache,
+            hf_home=hf_home,
             lock=_path(environ, "KGATE_LOCK"),
             lane=environ.get("KGATE_LANE") or _lane_of(endpoint) or DEFAULT_LANE,
             mode=_mode(environ, problems),

@@ -119,6 +119,7 @@ class Pod:
         self._now = now
         self._monotonic = monotonic
         self._memory = _Memory()
+        self._hub: Channel | None = None
         self._turn = threading.RLock()
 
     def mode(self) -> Mode:
@@ -144,6 +145,16 @@ class Pod:
             return self._observe(request)
         with self._turn:
             return self._load(request, mode)
+
+    def unreachable(self) -> str:
+        """Return why the endpoint cannot be reached, or nothing; remembered for half a minute."""
+        from kgate_client.channel import PUBLIC_HUB, Channel
+
+        if self.config.offline:
+            return ""
+        if self._hub is None:
+            self._hub = self.channel or Channel(PUBLIC_HUB)
+        return self._hub.probe()
 
     def blocked(self, kernel: str, reason: str, message: str, *, asked: Asked) -> KgateBlocked:
         """Report a load that failed before or after the gate and return what to raise for it."""

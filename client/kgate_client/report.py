@@ -73,7 +73,7 @@ class Reporter:
             "reason": reason,
             "message": message,
             "fallback": outcome == "fallback",
-            "ignoredBytecode": list(trace.ignored),
+            "ignored_bytecode": list(trace.ignored),
             "milliseconds": trace.timings,
             "trust": _trust(trace, problem),
             "host": host_facts(),
@@ -159,6 +159,6 @@ def _trust(trace: Trace, problem: str) -> dict[str, Any]:
         "snapshot": versions.snapshot,
         "targets": versions.targets,
         "issued": write_time(trace.trusted.issued),
-        "logHead": trace.trusted.log_head,
+        "log_head": trace.trusted.log_head,
         "problem": problem,
     }
