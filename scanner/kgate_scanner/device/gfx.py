@@ -63,15 +63,23 @@ MACHS: Final = {
     0x04C: "gfx942",
     0x04E: "gfx1201",
     0x04F: "gfx950",
+    0x050: "gfx1310",
     0x051: "gfx9-generic",
     0x052: "gfx10-1-generic",
     0x053: "gfx10-3-generic",
     0x054: "gfx11-generic",
     0x055: "gfx1152",
+    0x057: "gfx1154",
     0x058: "gfx1153",
     0x059: "gfx12-generic",
     0x05A: "gfx1251",
+    0x05B: "gfx12-5-generic",
+    0x05C: "gfx1172",
+    0x05D: "gfx1170",
+    0x05E: "gfx1171",
     0x05F: "gfx9-4-generic",
+    0x062: "gfx11-7-generic",
+    0x063: "gfx13-generic",
 }
 
 
