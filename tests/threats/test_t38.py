@@ -52,10 +52,7 @@ def test_the_untouched_bundle_is_verified() -> None:
 def test_a_bundle_that_names_an_algorithm_or_brings_a_key_chooses_nothing(
     place: str, field: str, value: Any
 ) -> None:
-    # The payload is signed by the attacker, whose key or algorithm the bundle advertises.
-    attacker = FileKey.generate(Algorithm.ED25519)
-    forged = replace(ENVELOPE, signature=attacker.sign(ENVELOPE.signed_bytes))
-    document = json.loads(Bundle(forged, ENVELOPE.keyid).to_bytes())
+    document = json.loads(BUNDLE)
     material = document["verificationMaterial"]
     places = {
         "signature": document["dsseEnvelope"]["signatures"][0],
@@ -64,7 +61,8 @@ def test_a_bundle_that_names_an_algorithm_or_brings_a_key_chooses_nothing(
         "material": material,
     }
     places[place][field] = value
-    assert reason(strictjson.dumps(document)) in {Reason.MALFORMED, Reason.BAD_SIGNATURE}
+    # Refused whole, although the signature itself is the right one.
+    assert reason(strictjson.dumps(document)) is Reason.MALFORMED
 
 
 def test_a_signature_of_another_key_type_under_the_trusted_hint_is_bad() -> None:
