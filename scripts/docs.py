@@ -89,7 +89,7 @@ def threat_table(text: str) -> str:
     tests: dict[str, list[str]] = {}
     for path in sorted((ROOT / "tests/threats").glob("test_t[0-9][0-9]*.py")):
         # One file may carry out several: test_t03_t20_planted.py.
-        for number in re.findall(r"t(\d\d)(?=_)", path.name):
+        for number in re.findall(r"t(\d\d)(?=[_.])", path.name):
             tests.setdefault(f"T{number}", []).append(path.name)
 
     def row(found: re.Match[str]) -> str:

@@ -4,8 +4,12 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from kgate_mirror_server.trustfiles import read_trust, write_trust
 from kgate_signer.keys import FileKey, write_private_file
@@ -59,6 +63,28 @@ def test_locked_dependencies_name_no_registry_and_no_torch() -> None:
         assert "://" not in lock
         assert not {package for package, _ in pins} & {"torch", "triton"}
         assert lock.count(_HASH) >= len(pins)
+
+
+def test_the_lock_file_satisfies_what_the_project_asks_for() -> None:
+    project = tomllib.loads(text("pyproject.toml"))
+    asked = [*project["project"]["dependencies"]]
+    for extra in project["project"]["optional-dependencies"].values():
+        asked += extra
+    for group in project["dependency-groups"].values():
+        asked += group
+    locked: dict[str, set[str]] = {}
+    for package, version in _PIN.findall(text("requirements/dev.lock")):
+        locked.setdefault(package, set()).add(version)
+    unmet = [
+        line
+        for line in asked
+        if (requirement := Requirement(line)).name != "kgate"
+        if not any(
+            requirement.specifier.contains(version)
+            for version in locked.get(canonicalize_name(requirement.name), ())
+        )
+    ]
+    assert unmet == [], "run `make lock`"
 
 
 def test_what_runs_in_production_is_what_was_tested() -> None:

@@ -23,11 +23,11 @@ def test_every_test_of_an_attack_stands_in_its_row_and_every_row_names_tests_tha
     existing = {
         (f"T{number}", path.name)
         for path in (ROOT / "tests/threats").glob("test_*.py")
-        for number in re.findall(r"t(\d\d)(?=_)", path.name)
+        for number in re.findall(r"t(\d\d)(?=[_.])", path.name)
     }
     assert listed == existing, "run `make docs`"
 
 
 def test_every_file_among_the_attacks_bears_a_number() -> None:
     names = [path.name for path in (ROOT / "tests/threats").glob("test_*.py")]
-    assert [name for name in names if not re.match(r"test_(t\d\d_)+", name)] == []
+    assert [name for name in names if not re.match(r"test(_t\d\d)+[_.]", name)] == []
