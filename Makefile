@@ -10,6 +10,8 @@ TORCH := torch==2.13.0
 TORCH_ARGS ?=
 # Lock files leave out releases younger than this: most malicious uploads are found within days.
 LOCK_COOLDOWN ?= 7 days
+# --upgrade takes the newest of everything; without it only what pyproject.toml demands changes.
+LOCK_ARGS ?=
 UV := uv==0.13.8
 # Worker processes of the test run.
 WORKERS ?= 2
@@ -17,23 +19,23 @@ WORKERS ?= 2
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help dev demo lint test test-corpus test-matrix bench docs package lock clean
+.PHONY: help dev demo lint test test-corpus test-matrix bench docs package lock clean system
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 dev: $(VENV)/.kgate ## Install everything into .venv, kgate itself in editable form
 
-demo: $(VENV)/.kgate $(VENV)/.system ## The whole story on this machine, offline; leaves demo-out/
+demo: $(VENV)/.kgate system ## The whole story on this machine, offline; leaves demo-out/
 	$(BIN)/kgate demo --out demo-out
 
-test: $(VENV)/.kgate $(VENV)/.system ## All tests that need neither a GPU nor the internet
+test: $(VENV)/.kgate system ## All tests that need neither a GPU nor the internet
 	$(BIN)/pytest -q -n $(WORKERS) --dist worksteal
 
-test-corpus: $(VENV)/.kgate $(VENV)/.system ## Scan the large GPU wheels of the corpus (downloads them)
+test-corpus: $(VENV)/.kgate system ## Scan the large GPU wheels of the corpus (downloads them)
 	$(BIN)/pytest -q -m corpus
 
-test-matrix: $(VENV)/.kgate $(VENV)/.system ## Every supported client version in its own environment
+test-matrix: $(VENV)/.kgate system ## Every supported client version in its own environment
 	$(BIN)/pytest -q -m matrix
 
 lint: $(VENV)/.kgate ## ruff, mypy --strict and the direction of imports
@@ -42,7 +44,7 @@ lint: $(VENV)/.kgate ## ruff, mypy --strict and the direction of imports
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: $(VENV)/.kgate $(VENV)/.system ## Run every benchmark and write benchmarks/RESULTS.md
+bench: $(VENV)/.kgate system ## Run every benchmark and write benchmarks/RESULTS.md
 	$(BIN)/python scripts/bench.py
 
 docs: $(VENV)/.kgate ## Write the generated pages and check the links of all others
@@ -52,7 +54,7 @@ package: $(VENV)/.kgate ## Build sdist and wheel twice, compare them, leave them
 	scripts/package $(BIN)/python
 
 lock: $(VENV)/.lock-tool ## Resolve requirements/*.lock anew from pyproject.toml
-	scripts/lock $(BIN)/uv "$(LOCK_COOLDOWN)"
+	scripts/lock $(BIN)/uv "$(LOCK_COOLDOWN)" $(LOCK_ARGS)
 
 clean: ## Remove what the targets above made, .venv and caches included
 	rm -rf $(VENV) .cache dist demo-out .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage
@@ -71,9 +73,9 @@ $(VENV)/.kgate: pyproject.toml $(wildcard client/*.pth) $(VENV)/.locked
 	$(BIN)/python -m pip install -qq --no-deps --no-build-isolation --editable .
 	touch $@
 
-$(VENV)/.system: scripts/system-packages | $(VENV)/bin/python
-	scripts/system-packages
-	touch $@
+# Not remembered: a container may bring .venv along and lack the rest. Looking takes milliseconds.
+system:
+	@scripts/system-packages
 
 $(VENV)/.lock-tool: | $(VENV)/bin/python
 	$(BIN)/python -m pip install -qq $(UV)
