@@ -15,19 +15,23 @@ from kgate_core.errors import InvalidInput, NotFound
 from kgate_core.evidence import Severity
 from kgate_core.kernel import check_origin
 from kgate_policy.baseline import RULES
-from kgate_policy.located import read_document
+from kgate_policy.located import read_documents
 from kgate_policy.policy import Policy
 from kgate_policy.profiles import builtin_profile
 from kgate_policy.rules import Level
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
+    from kgate_policy.expressions.model import ExpressionPolicy
     from kgate_policy.located import Located
     from kgate_policy.parameters import Parameters
 
 API_VERSION: Final = "kgate.dev/v1"
 KIND: Final = "Policy"
+EXPRESSIONS: Final = "KernelPolicy"
+KINDS: Final = (KIND, EXPRESSIONS, "KernelException", "PolicyTest")
+"""Kinds that may stand in one folder; the last two are read by `exceptions` and `unittests`."""
 
 # Field of the document -> its sub-fields -> field of Parameters.
 _LISTS: Final[Mapping[str, Mapping[str, str]]] = {
@@ -43,15 +47,53 @@ _FIELDS: Final = {"apiVersion", "kind", "name", "extends", "severity", "rules", 
 
 
 def load_policy(source: Path | str | bytes) -> Policy:
-    """Read a policy from a file's path or from its bytes; raises InvalidInput and NotFound."""
+    """Read a policy from a file, a folder of YAML files, or bytes.
+
+    There is exactly one document of kind Policy; documents of kind KernelPolicy beside it are its
+    expressions, in the order of file names. Raises InvalidInput and NotFound.
+    """
+    documents = read_all(source)
+    policies = [item for item in documents if _kind(item) == KIND]
+    if len(policies) != 1:
+        name = "policy" if isinstance(source, bytes) else str(source)
+        raise InvalidInput(f"{name}: expected one document of kind {KIND}, found {len(policies)}")
+    return replace(read_policy(policies[0]), expressions=load_expressions(documents))
+
+
+def load_expressions(
+    documents: Sequence[Located], *, tenant: str = ""
+) -> tuple[ExpressionPolicy, ...]:
+    """Read every document of kind KernelPolicy; raises InvalidInput."""
+    wanted = [item for item in documents if _kind(item) == EXPRESSIONS]
+    if not wanted:
+        return ()
+    # The engine costs more to import than all the rest: only policies with expressions pay.
+    from kgate_policy.expressions.reading import read_expressions  # noqa: PLC0415
+
+    return tuple(read_expressions(item, tenant=tenant) for item in wanted)
+
+
+def read_all(source: Path | str | bytes) -> list[Located]:
+    """Read every document of a file, of a folder's YAML files, or of bytes."""
     if isinstance(source, bytes):
-        return read_policy(read_document(source, source="policy"))
+        return list(read_documents(source, source="policy"))
     path = Path(source)
     try:
-        data = path.read_bytes()
+        files = sorted(path.glob("*.yaml")) if path.is_dir() else [path]
+        return [
+            document
+            for file in files
+            for document in read_documents(file.read_bytes(), source=str(file))
+        ]
     except OSError as exc:
         raise NotFound(f"cannot read the policy {path}: {exc.strerror}") from exc
-    return read_policy(read_document(data, source=str(path)))
+
+
+def _kind(document: Located) -> str:
+    kind = document.required("kind")
+    if kind.text() not in KINDS:
+        kind.fail(f"unknown kind {kind.value!r}", hint=f"known are {', '.join(KINDS)}")
+    return kind.text()
 
 
 def read_policy(document: Located) -> Policy:

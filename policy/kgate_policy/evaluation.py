@@ -7,27 +7,61 @@ was seen.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 from kgate_core.evidence import Decision, Outcome, RuleResult
 from kgate_policy.baseline import RULES
+from kgate_policy.facts.collect import kernel_facts
 from kgate_policy.rules import Level
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
     from datetime import datetime
 
-    from kgate_core.evidence import Evidence
+    from kgate_core.evidence import Evidence, Facts
+    from kgate_policy.expressions.model import ExpressionPolicy
     from kgate_policy.policy import Policy
     from kgate_policy.rules import Rule
 
 
-def evaluate(evidence: Evidence, policy: Policy, *, now: datetime) -> Decision:
-    """Decide about one variant; results stand in the order of the built-in register."""
+class TenantJudge(Protocol):
+    """Asks policies of people who are not trusted with this process."""
+
+    def judge(
+        self,
+        policies: Sequence[ExpressionPolicy],
+        kernels: Sequence[Facts],
+        *,
+        now: datetime,
+        surroundings: Mapping[str, Any] | None = None,
+    ) -> tuple[RuleResult, ...]:
+        """Return their results; never raises for what a policy does."""
+        ...
+
+
+def evaluate(
+    evidence: Evidence,
+    policy: Policy,
+    *,
+    now: datetime,
+    surroundings: Mapping[str, Any] | None = None,
+    tenants: TenantJudge | None = None,
+) -> Decision:
+    """Decide about one variant.
+
+    Results stand in the order of the built-in register, then of the policy's expressions.
+    `surroundings` are further facts, such as `mirror` or `request`; see docs/facts.md.
+    """
     results = [
         _ask(rule, evidence, policy, level)
         for rule in RULES.values()
         if (level := policy.rules.get(rule.id, Level.OFF)) is not Level.OFF
     ]
+    if policy.expressions:
+        kernel = kernel_facts(evidence, results)
+        results += judge_all(
+            policy.expressions, [kernel], now=now, surroundings=surroundings, tenants=tenants
+        )
     if not results:
         results.append(
             RuleResult(
@@ -38,6 +72,32 @@ def evaluate(evidence: Evidence, policy: Policy, *, now: datetime) -> Decision:
             )
         )
     return Decision(policy.name, policy.digest, tuple(results), now)
+
+
+def judge_all(
+    policies: Sequence[ExpressionPolicy],
+    kernels: Sequence[Facts],
+    *,
+    now: datetime,
+    surroundings: Mapping[str, Any] | None = None,
+    tenants: TenantJudge | None = None,
+) -> list[RuleResult]:
+    """Ask the site's own expressions here and the tenants' through their judge."""
+    # The engine costs more to import than all the rest: only policies with expressions pay.
+    from kgate_policy.expressions.running import judge  # noqa: PLC0415
+
+    results: list[RuleResult] = []
+    foreign = [item for item in policies if item.tenant]
+    for item in policies:
+        if not item.tenant:
+            results += judge(item, kernels, now=now, surroundings=surroundings)
+    if foreign and tenants is None:
+        seen = f"no worker is there to ask the policies of {foreign[0].tenant}"
+        hint = "Start a worker for tenants' policies."
+        results += [RuleResult(item.name, Outcome.DENY, seen, hint) for item in foreign]
+    elif foreign and tenants is not None:
+        results += tenants.judge(foreign, kernels, now=now, surroundings=surroundings)
+    return results
 
 
 def _ask(rule: Rule, evidence: Evidence, policy: Policy, level: Level) -> RuleResult:

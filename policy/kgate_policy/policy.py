@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from kgate_core.evidence import Facts
+    from kgate_policy.expressions.model import ExpressionPolicy
     from kgate_policy.rules import Level
 
 SCHEMA: Final = "kgate.dev/policy/v1"
@@ -36,8 +37,14 @@ class Policy:
     name: str
     rules: Mapping[str, Level]
     parameters: Parameters = field(default_factory=Parameters)
+    expressions: tuple[ExpressionPolicy, ...] = ()
+    """Policies that people wrote; asked after the built-in rules, in this order."""
 
     def __post_init__(self) -> None:
+        names = [item.name for item in self.expressions]
+        twice = sorted({name for name in names if names.count(name) > 1 or name in RULES})
+        if twice:
+            raise InvalidInput(f"policy {self.name}: the name {twice[0]!r} is taken twice")
         unknown = sorted(set(self.rules) - set(RULES))
         if unknown:
             raise InvalidInput(f"policy {self.name}: there is no rule {unknown[0]!r}")
@@ -55,4 +62,7 @@ class Policy:
             "pack": PACK,
             "rules": {rule: str(level) for rule, level in self.rules.items()},
             "parameters": self.parameters.to_json(),
+            "expressions": [
+                {"tenant": item.tenant, "document": item.to_json()} for item in self.expressions
+            ],
         }

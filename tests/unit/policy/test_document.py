@@ -67,8 +67,8 @@ def test_a_lower_threshold_takes_the_warning_with_it() -> None:
 
 
 MALFORMED = [
-    ("", "expected one document, found 0"),
-    ("a: 1\n---\nb: 2\n", "expected one document, found 2"),
+    ("", "expected one document of kind Policy, found 0"),
+    (f"{HEAD}---\n{HEAD}", "expected one document of kind Policy, found 2"),
     (HEAD + "rule: {}\n", r"line 5: rule: there is no such field"),
     (HEAD + "rules:\n  no-bytecode: maybe\n", r"line 6: rules\.no-bytecode: expected one of"),
     (HEAD + "rules:\n  no-such: off\n", r"line 6: rules\.no-such: there is no such rule"),

@@ -1,0 +1,4 @@
+"""The facts that expressions are written over: their schema, their collection, their limits.
+
+Nothing here evaluates anything.
+"""
