@@ -47,6 +47,11 @@ class Output:
             # Wider than any line: a pipe must not cut digests in two.
             Console(soft_wrap=True, highlight=False).print(text)
 
+    def plain(self, text: str) -> None:
+        """Print a line as it is, without markup; does nothing with --json."""
+        if not self.as_json:
+            Console(soft_wrap=True, highlight=False, markup=False).print(text)
+
     def note(self, text: str) -> None:
         """Print a message beside the result, on stderr."""
         if not self.as_json:

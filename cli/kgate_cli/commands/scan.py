@@ -1,0 +1,82 @@
+"""`kgate scan`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from kgate_cli import exits
+from kgate_cli.options import json_option
+from kgate_cli.scantable import findings_rows, matrix_rows, to_json
+from kgate_core.evidence import Severity
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from kgate_cli.output import Output
+    from kgate_scanner.paths import Scanned
+
+LEVELS = [level.label for level in Severity]
+
+
+@click.command()
+@click.argument("path", type=click.Path(path_type=Path, exists=True))
+@click.option(
+    "--fail-on",
+    type=click.Choice(LEVELS),
+    default="critical",
+    show_default=True,
+    help="Exit with 1 from this severity on.",
+)
+@click.option(
+    "--sarif",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Also write the findings as SARIF 2.1.0.",
+)
+@click.option(
+    "--show",
+    type=click.Choice(LEVELS),
+    default="medium",
+    show_default=True,
+    help="List findings from this severity on.",
+)
+@json_option
+def command(path: Path, fail_on: str, sarif: Path | None, show: str, output: Output) -> int:
+    """Look into GPU libraries, down to the code that runs on the device.
+
+    PATH is a library, a build variant, a kernel repository, a wheel, a Hub cache or any folder.
+    Nothing of it is executed.
+
+    \b
+    Examples:
+      kgate scan ./build/torch213-cxx11-cu130-x86_64-linux
+      kgate scan vllm-0.33.0-cp311-cp311-linux_x86_64.whl --fail-on high
+      kgate scan .venv/lib/python3.11/site-packages --json
+    """
+    from kgate_scanner.paths import scan_path
+
+    with output.progress(f"scanning {path}"):
+        scanned = scan_path(path)
+    if sarif is not None:
+        _write_sarif(sarif, scanned)
+    worst = max((item.report.worst for item in scanned), default=Severity.INFO)
+    found = any(item.report.findings for item in scanned)
+    ok = not (found and worst >= Severity.parse(fail_on))
+    output.result("scan", to_json(path, scanned), ok=ok)
+    output.table(
+        ("WHAT", "LIBRARIES", "DEVICE CODE", "IMAGES", "KERNELS", "FINDINGS"), matrix_rows(scanned)
+    )
+    rows = findings_rows(scanned, Severity.parse(show))
+    if rows:
+        output.say()
+        output.table(("SEVERITY", "RULE", "WHERE", "SEEN"), rows)
+        output.say("Each rule has a page in docs/rules/.")
+    return exits.YES if ok else exits.NO
+
+
+def _write_sarif(target: Path, scanned: Sequence[Scanned]) -> None:
+    from kgate_scanner.sarif import to_sarif
+
+    target.write_bytes(to_sarif(scanned))
