@@ -19,7 +19,7 @@ WORKERS ?= 2
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help dev demo lint test test-corpus test-matrix bench docs package lock clean system
+.PHONY: help dev demo lint test test-corpus test-matrix bench docs package lock clean system system-test
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -29,13 +29,13 @@ dev: $(VENV)/.kgate ## Install everything into .venv, kgate itself in editable f
 demo: $(VENV)/.kgate system ## The whole story on this machine, offline; leaves demo-out/
 	$(BIN)/kgate demo --out demo-out
 
-test: $(VENV)/.kgate system ## All tests that need neither a GPU nor the internet
+test: $(VENV)/.kgate system-test ## All tests that need neither a GPU nor the internet
 	$(BIN)/pytest -q -n $(WORKERS) --dist worksteal
 
-test-corpus: $(VENV)/.kgate system ## Scan the large GPU wheels of the corpus (downloads them)
+test-corpus: $(VENV)/.kgate system-test ## Scan the large GPU wheels of the corpus (downloads them)
 	$(BIN)/pytest -q -m corpus
 
-test-matrix: $(VENV)/.kgate system ## Every supported client version in its own environment
+test-matrix: $(VENV)/.kgate system-test ## Every supported client version in its own environment
 	$(BIN)/pytest -q -m matrix
 
 lint: $(VENV)/.kgate ## ruff, mypy --strict and the direction of imports
@@ -76,6 +76,8 @@ $(VENV)/.kgate: pyproject.toml $(wildcard client/*.pth) $(VENV)/.locked
 # Not remembered: a container may bring .venv along and lack the rest. Looking takes milliseconds.
 system:
 	@scripts/system-packages
+system-test:
+	@scripts/system-packages test
 
 $(VENV)/.lock-tool: | $(VENV)/bin/python
 	$(BIN)/python -m pip install -qq $(UV)
