@@ -13,7 +13,7 @@ import os
 import subprocess
 import sys
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 from kgate_client.attestations import Attested
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from kgate_core.manifest import Manifest
+    from kgate_core.trust import Lane
+    from kgate_signer.keys import FileKey
     from kgate_signer.trustwriter import TrustSet
 
 TIMEOUT: Final = 120  # seconds
@@ -119,9 +121,21 @@ class Pod:
     trust: TrustKit
 
     @classmethod
-    def make(cls, home: Path, *, files: Mapping[str, bytes] = FILES, admitted: bool = True) -> Pod:
-        """Lay out a pod with the kernel in its Hub cache, admitted unless told otherwise."""
-        pod = cls(home, make_trust(now=datetime.now(UTC).replace(microsecond=0)))
+    def make(
+        cls,
+        home: Path,
+        *lanes: Lane,
+        files: Mapping[str, bytes] = FILES,
+        admitted: bool = True,
+        age: timedelta = timedelta(0),
+        keys: tuple[FileKey, ...] = (),
+    ) -> Pod:
+        """Lay out a pod with the kernel in its Hub cache, admitted unless told otherwise.
+
+        `age` is how long ago its trust metadata was issued; `lanes` and `keys` join the usual.
+        """
+        now = datetime.now(UTC).replace(microsecond=0) - age
+        pod = cls(home, make_trust(*lanes, now=now, keys=keys))
         pod.cache_kernel(files)
         pod.write_trust(pod.trust.trust)
         if admitted:

@@ -8,8 +8,8 @@ not where they should be, everything that could load a kernel is blocked.
 
 from __future__ import annotations
 
-import functools
 import importlib.metadata
+import sys
 from typing import TYPE_CHECKING, Final
 
 from kgate_client import wrappers
@@ -37,6 +37,8 @@ _LOAD_POINTS: Final = frozenset(
     }
 )
 
+_closed: list[str] = []  # why nothing of this library may run, once that is so
+
 
 class SeamMoved(Exception):  # noqa: N818  # control flow inside this module
     """A supported version does not look as its table says."""
@@ -60,15 +62,14 @@ def attach(module: ModuleType) -> None:
     version = installed_version() or "unknown"
     table = _TABLES.get(".".join(version.split(".")[:2]))
     if table is None:
-        _block(module, f"kernels {version} is not a version that this kgate knows")
-        return
-    patch = table.get(module.__name__)
-    if patch is None:
-        return
-    try:
-        patch(module)
-    except (SeamMoved, AttributeError, TypeError) as exc:
-        _block(module, f"kernels {version} does not look as expected ({exc})")
+        _close(module, f"kernels {version} is not a version that this kgate knows")
+    elif _closed:
+        _close(module, _closed[0])
+    elif (patch := table.get(module.__name__)) is not None:
+        try:
+            patch(module)
+        except (SeamMoved, AttributeError, TypeError) as exc:
+            _close(module, f"kernels {version} does not look as expected ({exc})")
 
 
 # The load points of kernels 0.17, module by module.
@@ -137,11 +138,29 @@ def _wrap(owner: ModuleType | type, name: str, wrapper: Callable[[Function], Fun
     setattr(owner, name, wrapped)
 
 
+def _close(module: ModuleType, because: str) -> None:
+    """Block this module, every other one that is there and every one that comes."""
+    if not _closed:
+        _closed.append(because)
+        for name, other in list(sys.modules.items()):
+            if name.partition(".")[0] == "kernels" and other is not None:
+                _block(other, because)
+    _block(module, because)
+
+
 def _block(module: ModuleType, because: str) -> None:
     """Replace every load point that a module holds, so that nothing unknown is executed."""
-    block = functools.partial(wrappers.blocking, because=because)
     for name, value in list(vars(module).items()):
         if name in _LOAD_POINTS and callable(value):
-            _wrap(module, name, block)
-        elif isinstance(value, type) and name.endswith("Repository") and hasattr(value, "load"):
-            _wrap(value, "load", block)
+            setattr(module, name, _blocked(value, because))
+        elif isinstance(value, type) and name.endswith("Repository"):
+            load = vars(value).get("load")
+            if load is not None:
+                type.__setattr__(value, "load", _blocked(load, because))
+
+
+def _blocked(function: Function, because: str) -> Function:
+    original: Function = getattr(function, _ORIGINAL, function)
+    blocked = wrappers.blocking(original, because=because)
+    setattr(blocked, _ORIGINAL, original)
+    return blocked

@@ -21,7 +21,6 @@ from kgate_core.errors import IntegrityError
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from contextlib import AbstractContextManager
-    from importlib.machinery import ModuleSpec
     from pathlib import Path
     from types import CodeType, ModuleType
 
@@ -99,7 +98,6 @@ def import_sealed(
     )
     if spec is None or spec.loader is None:
         raise ImportError(f"no import specification for {path}")
-    spec.cached = None
     module = importlib.util.module_from_spec(spec)
     before = sys.modules.get(name)
     sys.modules[name] = module
@@ -131,21 +129,11 @@ def _install() -> None:
 def _path_hook(path: str) -> importlib.machinery.FileFinder:
     if _root_of(path) is None:
         raise ImportError(f"{path} is not below a sealed copy")
-    return _SealedFinder(
+    return importlib.machinery.FileFinder(
         path,
         (importlib.machinery.ExtensionFileLoader, importlib.machinery.EXTENSION_SUFFIXES),
         (_SealedSource, importlib.machinery.SOURCE_SUFFIXES),
     )
-
-
-class _SealedFinder(importlib.machinery.FileFinder):
-    """Finds modules in a sealed directory, without the place where bytecode would be cached."""
-
-    def find_spec(self, fullname: str, target: ModuleType | None = None) -> ModuleSpec | None:
-        spec = super().find_spec(fullname, target)
-        if spec is not None and spec.loader is not None:
-            spec.cached = None
-        return spec
 
 
 def _root_of(path: str) -> str | None:
