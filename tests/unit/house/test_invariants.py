@@ -68,6 +68,19 @@ def test_parts_point_one_way_and_siblings_never_import_each_other() -> None:
     assert wrong == []
 
 
+def test_only_the_pods_channel_and_the_mirror_know_the_network() -> None:
+    network = {"http.client", "urllib.request", "httpx", "httpx2", "huggingface_hub", "requests"}
+    wrong = [
+        f"{name(path)}: {module}"
+        for part in ("core", "scanner", "signer", "policy")
+        for path in modules(part)
+        for module in imports(path) & network
+    ]
+    assert wrong == []
+    talking = [path.stem for path in modules("client") if imports(path) & network]
+    assert talking == ["channel"]
+
+
 def test_starting_the_shim_needs_the_standard_library_only() -> None:
     # -I -S: without site-packages whatever is not standard cannot be imported at all.
     program = (
