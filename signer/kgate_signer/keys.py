@@ -19,7 +19,6 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.hazmat.primitives.serialization import (
-    BestAvailableEncryption,
     Encoding,
     NoEncryption,
     PrivateFormat,
@@ -29,6 +28,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 from kgate_core.errors import Conflict, InvalidInput, TrustError
 from kgate_core.keys import Algorithm, PublicKey
+from kgate_signer import pkcs8
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -102,8 +102,11 @@ class FileKey:
         """Return PKCS#8 PEM, encrypted if there is a passphrase."""
         if passphrase is not None and not passphrase:
             raise InvalidInput("an empty passphrase protects nothing", hint="leave it out instead")
-        protection = BestAvailableEncryption(passphrase) if passphrase else NoEncryption()
-        return self._private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, protection)
+        form = PrivateFormat.PKCS8
+        if passphrase is None:
+            return self._private.private_bytes(Encoding.PEM, form, NoEncryption())
+        der = self._private.private_bytes(Encoding.DER, form, NoEncryption())
+        return pkcs8.encrypt(der, passphrase)
 
     def public_key(self) -> PublicKey:
         """Return the public half."""
