@@ -77,6 +77,6 @@ def command(path: Path, fail_on: str, sarif: Path | None, show: str, output: Out
 
 
 def _write_sarif(target: Path, scanned: Sequence[Scanned]) -> None:
-    from kgate_scanner.sarif import to_sarif
+    from kgate_scanner.sarif import write_sarif
 
-    target.write_bytes(to_sarif(scanned))
+    target.write_bytes(write_sarif((item.name, item.report) for item in scanned))
