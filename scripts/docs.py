@@ -30,6 +30,7 @@ ROOT: Final = Path(__file__).parents[1]
 HELP_MARKS: Final = ("<!-- help:begin -->\n", "<!-- help:end -->")
 NOTE: Final = "<!-- Written by `make docs` from the code; change it there. -->\n\n"
 _THREAT_ROW: Final = re.compile(r"^\| (T\d\d) \|(.*)\|[^|]*\|$", re.MULTILINE)
+_ATTACK: Final = re.compile(r"^(?:async )?(?:def )?test_t(\d\d)(?:_|$)", re.MULTILINE)
 _LINK: Final = re.compile(r"\]\((?!https?:|mailto:|#)([^)#\s]+)(?:#[^)\s]*)?\)")
 _HELP_WIDTH: Final = 100  # columns
 
@@ -87,10 +88,9 @@ def readme(text: str) -> str:
 def threat_table(text: str) -> str:
     """Return the threat model with the present tests in the last column of its table."""
     tests: dict[str, list[str]] = {}
-    for path in sorted((ROOT / "tests/threats").glob("test_t[0-9][0-9]*.py")):
-        # One file may carry out several: test_t03_t20_planted.py.
-        for number in re.findall(r"t(\d\d)(?=[_.])", path.name):
-            tests.setdefault(f"T{number}", []).append(path.name)
+    for path in sorted((ROOT / "tests/threats").glob("test_*.py")):
+        for number in sorted(attacks(path)):
+            tests.setdefault(number, []).append(path.name)
 
     def row(found: re.Match[str]) -> str:
         names = tests.get(found[1], [])
@@ -98,6 +98,12 @@ def threat_table(text: str) -> str:
         return f"| {found[1]} |{found[2]}| {links or 'not yet'} |"
 
     return _THREAT_ROW.sub(row, text)
+
+
+def attacks(path: Path) -> set[str]:
+    """Return the attacks that a test file carries out: T03 by its own name or a test's."""
+    found = _ATTACK.findall(path.stem + "\n" + path.read_text(encoding="utf-8"))
+    return {f"T{number}" for number in found}
 
 
 def scanner_rules(folder: Path) -> Iterator[tuple[Path, str]]:
