@@ -22,6 +22,7 @@ _ZSTD_MAGIC: Final = 0xFD2FB528
 _ZSTD_MAX_WINDOW: Final = 1 << 31  # bytes; frames of compilers use at most 128 MiB
 _ZSTD_MAX_BLOCKS: Final = 65_536  # of at most 128 KiB each
 _RLE_BLOCK: Final = 1
+_RESERVED_BLOCK: Final = 3
 
 
 def expand_lz4(stored: memoryview, size: int) -> bytes:
@@ -99,6 +100,8 @@ def _zstd_frame(view: memoryview) -> tuple[int, int | None]:
             raise InvalidInput(f"zstd frame of more than {_ZSTD_MAX_BLOCKS} blocks")
         header = view[at] | view[at + 1] << 8 | view[at + 2] << 16
         last, kind, size = bool(header & 1), header >> 1 & 3, header >> 3
+        if kind == _RESERVED_BLOCK:
+            raise InvalidInput("zstd frame with a reserved block")
         at += 3 + (1 if kind == _RLE_BLOCK else size)
     at += 4 if descriptor & 4 else 0
     if at > len(view):

@@ -1,0 +1,108 @@
+"""Cubins of both ABIs: targets, toolkits, tools, kernels, damage."""
+
+from __future__ import annotations
+
+import pytest
+
+from kgate_scanner.device.cubin import read_cubin
+from tests.unit.scanner.device.builders import (
+    CUDA,
+    ET_REL,
+    NOTE,
+    PROGBITS,
+    ElfFile,
+    Kernel,
+    Sec,
+    cubin,
+    note,
+)
+
+
+@pytest.mark.parametrize(
+    ("sm", "abi", "accelerated", "target"),
+    [
+        (70, 7, False, "sm_70"),
+        (90, 7, True, "sm_90a"),
+        (90, 8, True, "sm_90a"),
+        (100, 8, False, "sm_100"),
+        (120, 8, False, "sm_120"),
+    ],
+)
+def test_the_target_is_read_from_both_abis(
+    sm: int, abi: int, *, accelerated: bool, target: str
+) -> None:
+    code = read_cubin(memoryview(cubin(sm, abi=abi, accelerated=accelerated)))
+    assert (code.target, code.damage) == (target, ())
+
+
+def test_the_toolkit_of_abi_7_is_its_elf_version() -> None:
+    assert read_cubin(memoryview(cubin(toolkit=118))).toolkit == "11.8"
+
+
+def test_tools_are_kept_in_their_own_words() -> None:
+    code = read_cubin(memoryview(cubin(abi=8, tool_args="-arch sm_90 -m 64")))
+    (tool,) = code.tools
+    assert (tool.name, tool.args, tool.build) == ("ptxas", "-arch sm_90 -m 64", "b1")
+    assert "release 12.8" in tool.version
+    assert code.toolkit == "12.8"
+
+
+def test_the_toolkit_comes_from_the_cuda_note_if_no_tool_says_it() -> None:
+    content = (2).to_bytes(2, "little") + (90).to_bytes(2, "little") + (132).to_bytes(4, "little")
+    sections = [Sec(".note.nv.cuinfo", note(b"NVIDIA Corp", 1000, content), NOTE, align=4)]
+    data = ElfFile(CUDA, 2, 0x41, 8, 1, 90 << 8, sections).build()
+    assert read_cubin(memoryview(data)).toolkit == "13.2"
+
+
+def test_a_tool_note_that_does_not_hold_its_strings_is_damage() -> None:
+    sections = [Sec(".note.nv.tkinfo", note(b"NVIDIA Corp", 2000, b"\xff" * 24), NOTE, align=4)]
+    data = ElfFile(CUDA, 2, 0x41, 8, 1, 90 << 8, sections).build()
+    code = read_cubin(memoryview(data))
+    assert code.damage == ("a tool note does not hold its strings",)
+    assert code.tools == ()
+
+
+def test_debug_and_relocatable_builds_are_marked() -> None:
+    plain = read_cubin(memoryview(cubin()))
+    assert (plain.debug, plain.relocatable) == (False, False)
+    assert read_cubin(memoryview(cubin(debug=True))).debug
+    assert read_cubin(memoryview(cubin(kind=ET_REL))).relocatable
+
+
+def test_only_entry_functions_are_kernels() -> None:
+    code = read_cubin(memoryview(cubin(kernels=(Kernel("a"), Kernel("b")))))
+    assert [kernel.name for kernel in code.kernels] == ["a", "b"]
+
+
+def test_an_unknown_abi_is_damage() -> None:
+    data = bytearray(cubin())
+    data[7] = 0x99
+    code = read_cubin(memoryview(bytes(data)))
+    assert code.target == ""
+    assert "unknown ABI 0x99" in code.damage[-1]
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"\x04\x05\xff\xff1234", "ends outside its section"),
+        (b"\x09\x05\x00\x00", "format 9"),
+    ],
+)
+def test_a_damaged_kernel_attribute_is_said(content: bytes, said: str) -> None:
+    data = cubin(kernels=(Kernel("a"),))
+    broken = data.replace(b"\x03\x19\x30\x00\x04\x05\x0c\x00", content[:8].ljust(8, b"\0"))
+    assert broken != data
+    code = read_cubin(memoryview(broken))
+    assert any(said in text for text in code.damage)
+    assert [kernel.name for kernel in code.kernels] == ["a"]
+
+
+def test_two_sections_of_one_name_are_damage() -> None:
+    sections = [Sec(".text.a", b"1", PROGBITS), Sec(".text.a", b"2", PROGBITS), Sec(".symtab")]
+    data = ElfFile(CUDA, 2, 0x41, 8, 1, 90 << 8, sections).build()
+    assert "several sections have one name" in read_cubin(memoryview(data)).damage
+
+
+def test_bytes_that_are_no_elf_are_damage() -> None:
+    assert read_cubin(memoryview(b"no elf")).damage == ("6 bytes are too few for an ELF header",)
