@@ -53,7 +53,7 @@ class StoredEvidence:
 class EvidenceStore(Protocol):
     """Where evidence lies; the caller of an `Attestor` can name it but not bring it."""
 
-    def evidence(self, kernel: KernelId, lane: str) -> StoredEvidence | None:
+    def evidence(self, kernel: KernelId, lane: str, /) -> StoredEvidence | None:
         """Return what is stored about a served variant in a lane, or None."""
 
 

@@ -45,7 +45,7 @@ class KeyProvider(Protocol):
     def public_key(self) -> PublicKey:
         """Return the public half; raises TrustError if the device cannot be reached."""
 
-    def sign(self, message: bytes) -> bytes:
+    def sign(self, message: bytes, /) -> bytes:
         """Return a signature as `PublicKey.verify` reads it; raises TrustError."""
 
 
@@ -58,11 +58,9 @@ class FileKey:
     @classmethod
     def generate(cls, algorithm: Algorithm = Algorithm.ECDSA_P256) -> Self:
         """Make a new key with the operating system's randomness."""
-        match algorithm:
-            case Algorithm.ECDSA_P256:
-                return cls(ec.generate_private_key(ec.SECP256R1()))
-            case Algorithm.ED25519:
-                return cls(ed25519.Ed25519PrivateKey.generate())
+        if algorithm is Algorithm.ED25519:
+            return cls(ed25519.Ed25519PrivateKey.generate())
+        return cls(ec.generate_private_key(ec.SECP256R1()))
 
     @classmethod
     def from_pem(cls, pem: bytes, passphrase: bytes | None, *, what: str = "key") -> Self:
@@ -117,11 +115,9 @@ class FileKey:
 
     def sign(self, message: bytes) -> bytes:
         """Return a signature: DER over SHA-256 for P-256, 64 raw bytes for Ed25519."""
-        match self._private:
-            case ec.EllipticCurvePrivateKey():
-                return self._private.sign(message, ec.ECDSA(hashes.SHA256()))
-            case ed25519.Ed25519PrivateKey():
-                return self._private.sign(message)
+        if isinstance(self._private, ed25519.Ed25519PrivateKey):
+            return self._private.sign(message)
+        return self._private.sign(message, ec.ECDSA(hashes.SHA256()))
 
 
 def write_private_file(path: Path, data: bytes) -> None:

@@ -15,7 +15,8 @@ from tuf.api.metadata import (  # type: ignore[attr-defined]  # re-exports witho
 )
 
 from kgate_core.clock import write_time
-from kgate_core.errors import Conflict, NotFound
+from kgate_core.errors import Conflict, InvalidInput, NotFound
+from kgate_core.kernel import check_origin
 from kgate_signer.trustwriter import (
     RootKeys,
     change_targets,
@@ -83,7 +84,7 @@ def remove_policy(
 
 def add_origin(trust: TrustSet, lane: str, origin: str, by: Offline, *, now: datetime) -> TrustSet:
     """Let a lane carry kernels of one more upstream; raises NotFound, Conflict."""
-    return _add_to_lane(trust, lane, "origins", origin, by, now)
+    return _add_to_lane(trust, lane, "origins", check_origin(origin), by, now)
 
 
 def revoke_key(trust: TrustSet, keyid: str, reason: str, by: Offline, *, now: datetime) -> TrustSet:
@@ -157,6 +158,8 @@ def _lane(own: dict[str, Any], lane: str) -> dict[str, Any]:
 
 
 def _revoke(table: dict[str, Any], name: str, reason: str, now: datetime) -> None:
+    if not reason.strip():
+        raise InvalidInput("a revocation needs a reason", hint="a CVE, a ticket or a sentence")
     if name in table:
         raise Conflict(f"{name} is revoked already, since {table[name]['since']}")
     table[name] = {"since": write_time(now), "reason": reason}

@@ -1,0 +1,163 @@
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import pytest
+
+from kgate_core.bundle import Bundle
+from kgate_core.digest import Digest
+from kgate_core.errors import Conflict, NotFound
+from kgate_core.evidence import Decision, Outcome, RuleResult
+from kgate_core.kernel import KernelRef, RepoType, Revision
+from kgate_core.statement import Statement
+from kgate_core.verify import Expected, Verified, verify
+from kgate_core.vsa import Vsa
+from kgate_signer.attest import VSA_LIFETIME, Attestor, StoredEvidence
+from kgate_signer.predicates import IMPORT_TYPE, SBOM_TYPE
+from tests.trustkit import (
+    EXPERIMENTAL,
+    KERNEL,
+    NOW,
+    POLICY,
+    PRODUCTION,
+    SITE,
+    make_trust,
+    manifest_of,
+)
+from tests.unit.signer.test_predicates import RECORD, SBOM
+
+if TYPE_CHECKING:
+    from kgate_core.kernel import KernelId
+
+KIT = make_trust()
+MANIFEST = manifest_of()
+ALLOWED = Decision("baseline", POLICY, (RuleResult("publisher", Outcome.PASS, "acme"),), NOW)
+EVIDENCE = StoredEvidence(
+    KERNEL, EXPERIMENTAL, MANIFEST, "relu", (Digest.of(b"dep"),), RECORD, ALLOWED, SBOM
+)
+
+
+@dataclass
+class Shelf:
+    """An evidence store with one thing in it."""
+
+    stored: StoredEvidence | None = EVIDENCE
+
+    def evidence(self, *_: KernelId | str) -> StoredEvidence | None:
+        return self.stored
+
+
+def attestor(stored: StoredEvidence | None = EVIDENCE) -> Attestor:
+    return Attestor(SITE, KIT.admit, Shelf(stored))
+
+
+def statement(bundle: bytes) -> Statement:
+    return Statement.parse(Bundle.parse(bundle).envelope.payload)
+
+
+def test_what_is_attested_is_verified_by_a_pod() -> None:
+    made = attestor().attest(KERNEL, EXPERIMENTAL, MANIFEST.digest, NOW)
+    expected = Expected(KERNEL.variant, EXPERIMENTAL, KERNEL.repo, KERNEL.revision)
+    verdict = verify(expected, MANIFEST, made.bundles, KIT.trusted(), now=NOW)
+    assert isinstance(verdict, Verified)
+    assert verdict.vsa == Vsa(
+        kernel=KERNEL,
+        upstream_revision=RECORD.upstream_revision,
+        lane=EXPERIMENTAL,
+        site=SITE,
+        manifest=MANIFEST.digest,
+        metadata_id="relu",
+        depends=EVIDENCE.depends,
+        policy_uri="kgate:policy/baseline",
+        policy_digest=POLICY,
+        passed=True,
+        verified_at=NOW,
+        valid_until=NOW + VSA_LIFETIME,
+        inputs=(Digest.of(made.imported), Digest.of(made.sbom or b"")),
+        feed=None,
+    )
+
+
+def test_each_attestation_is_one_statement_about_the_same_subjects() -> None:
+    made = attestor().attest(KERNEL, EXPERIMENTAL, MANIFEST.digest, NOW)
+    statements = [statement(bundle) for bundle in made.bundles]
+    assert [found.predicate_type for found in statements[1:]] == [IMPORT_TYPE, SBOM_TYPE]
+    assert len({found.subjects for found in statements}) == 1
+
+
+def test_without_an_sbom_there_are_two_attestations() -> None:
+    bare = replace(EVIDENCE, sbom=None, feed=Digest.of(b"feed"))
+    made = attestor(bare).attest(KERNEL, EXPERIMENTAL, MANIFEST.digest, NOW)
+    assert (made.sbom, len(made.bundles)) == (None, 2)
+    assert Vsa.from_predicate(statement(made.vsa).predicate).feed == Digest.of(b"feed")
+
+
+def test_a_second_person_approves_the_same_claims() -> None:
+    inputs = (Digest.of(b"what the person looked at"),)
+    evidence = replace(EVIDENCE, lane=PRODUCTION)
+    first = attestor(evidence).attest(KERNEL, PRODUCTION, MANIFEST.digest, NOW)
+    approver = Attestor(SITE, KIT.approve, Shelf(evidence))
+    second = approver.approve(KERNEL, PRODUCTION, MANIFEST.digest, inputs, NOW)
+    expected = Expected(KERNEL.variant, PRODUCTION, KERNEL.repo, KERNEL.revision)
+    verdict = verify(expected, MANIFEST, [first.vsa, second], KIT.trusted(), now=NOW)
+    assert isinstance(verdict, Verified)
+    assert Vsa.from_predicate(statement(second).predicate).inputs == inputs
+
+
+def test_a_decision_is_not_made_young_by_signing_it_again() -> None:
+    decided = replace(EVIDENCE, decision=replace(ALLOWED, decided_at=NOW - VSA_LIFETIME))
+    again = attestor(decided).attest(
+        KERNEL, EXPERIMENTAL, MANIFEST.digest, NOW - timedelta(seconds=1)
+    )
+    assert Vsa.from_predicate(statement(again.vsa).predicate).valid_until == NOW
+    with pytest.raises(Conflict, match="counted until 2026-11-21T12:00:00Z") as caught:
+        attestor(decided).attest(KERNEL, EXPERIMENTAL, MANIFEST.digest, NOW)
+    assert "kgate sync" in caught.value.hint
+
+
+def test_without_evidence_nothing_is_signed() -> None:
+    with pytest.raises(NotFound, match=r"no evidence for acme/relu@aaaaaaaaaaaa torch-cpu"):
+        attestor(None).attest(KERNEL, EXPERIMENTAL, MANIFEST.digest, NOW)
+
+
+@pytest.mark.parametrize(
+    "stored",
+    [
+        replace(EVIDENCE, kernel=replace(KERNEL, revision=Revision("b" * 40))),
+        replace(EVIDENCE, lane=PRODUCTION),
+        replace(EVIDENCE, manifest=manifest_of({"a": b""})),
+        replace(EVIDENCE, imported=replace(RECORD, origin="https://other.test")),
+        replace(EVIDENCE, imported=replace(RECORD, repo=KernelRef("acme", "gelu"))),
+        replace(EVIDENCE, imported=replace(RECORD, repo_type=RepoType.MODEL)),
+        replace(EVIDENCE, imported=replace(RECORD, variant="torch-cuda")),
+        replace(EVIDENCE, decision=replace(ALLOWED, results=())),
+        replace(
+            EVIDENCE,
+            decision=replace(ALLOWED, results=(RuleResult("signed", Outcome.DENY, "no"),)),
+        ),
+    ],
+    ids=[
+        "revision", "lane", "manifest", "origin", "repo", "type", "variant", "no rule", "denied",
+    ],
+)  # fmt: skip
+def test_evidence_about_something_else_or_denied_is_not_signed(stored: StoredEvidence) -> None:
+    for key in (KIT.admit, KIT.approve):
+        signer = Attestor(SITE, key, Shelf(stored))
+        with pytest.raises(Conflict):
+            signer.attest(KERNEL, EXPERIMENTAL, MANIFEST.digest, NOW)
+        with pytest.raises(Conflict):
+            signer.approve(KERNEL, EXPERIMENTAL, MANIFEST.digest, (), NOW)
+
+
+def test_a_denial_names_the_rules() -> None:
+    denied = replace(ALLOWED, results=(RuleResult("signed", Outcome.DENY, "no"),))
+    with pytest.raises(Conflict, match="was not allowed: signed"):
+        attestor(replace(EVIDENCE, decision=denied)).attest(
+            KERNEL, EXPERIMENTAL, MANIFEST.digest, NOW
+        )
+    with pytest.raises(Conflict, match="no rule was asked"):
+        attestor(replace(EVIDENCE, decision=replace(ALLOWED, results=()))).attest(
+            KERNEL, EXPERIMENTAL, MANIFEST.digest, NOW
+        )
