@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from kgate_client.attestations import Attested
 from kgate_core.kernel import KernelId, KernelRef, RepoType, Revision
+from tests.nursery import TIMEOUT, run_forked
 from tests.trustkit import ORIGIN, TrustKit, make_trust, manifest_of
 
 if TYPE_CHECKING:
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from kgate_signer.keys import FileKey
     from kgate_signer.trustwriter import TrustSet
 
-TIMEOUT: Final = 120  # seconds
 COMMIT: Final = "0123456789abcdef0123456789abcdef01234567"
 VARIANT: Final = "torch-cpu"
 REPO: Final = "acme/double"
@@ -248,19 +248,26 @@ class Pod:
         }
         return {name: value for name, value in environment.items() if value is not None}
 
-    def run(self, program: str, **changes: str | None) -> Result:
-        """Run a program in a new process and return what it printed last, and the reports."""
+    def run(self, program: str, *, fresh: bool = False, **changes: str | None) -> Result:
+        """Run a program in a new process and return what it printed last, and the reports.
+
+        `fresh` starts Python anew, where the start-up hook itself or the search path matters.
+        """
         report = self.home / "report.jsonl"
         report.unlink(missing_ok=True)
-        done = subprocess.run(
-            [sys.executable, "-c", program],
-            env=self.environment(**changes),
-            cwd=self.home,
-            capture_output=True,
-            text=True,
-            timeout=TIMEOUT,
-            check=False,
-        )
+        environment = self.environment(**changes)
+        if fresh or "KGATE_DISABLE" in changes:
+            done = subprocess.run(
+                [sys.executable, "-c", program],
+                env=environment,
+                cwd=self.home,
+                capture_output=True,
+                text=True,
+                timeout=TIMEOUT,
+                check=False,
+            )
+        else:
+            done = run_forked(program, environment, self.home)
         assert done.returncode == 0, done.stderr
         lines = report.read_text().splitlines() if report.exists() else []
         return Result(

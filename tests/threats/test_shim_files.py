@@ -6,6 +6,7 @@ import json
 from typing import TYPE_CHECKING
 
 import pytest
+
 from tests.podkit import COMMIT, FILES, GET, MODEL, REPO, Pod
 from tests.repos import plant_bytecode, plant_sourceless
 
