@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 T = TypeVar("T")
-CHUNK: Final = 1024 * 1024  # bytes
 ATTEMPTS: Final = 5
 TIMEOUT: Final = 30.0  # seconds without a byte
 _SLOWEST: Final = 64 * 1024  # bytes a second; a body slower than this is given up
@@ -134,7 +133,7 @@ class HubUpstream:
                     raise _Retryable(f"HTTP {response.status_code}")
                 hf_raise_for_status(response)
                 skip = offset if response.status_code == httpx2.codes.OK else 0
-                for chunk in response.iter_bytes(CHUNK):
+                for chunk in response.iter_bytes():
                     if skip >= len(chunk):
                         skip -= len(chunk)
                         continue
