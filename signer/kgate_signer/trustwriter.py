@@ -283,7 +283,9 @@ def _sign(
     document.signatures.clear()
     for key in keys:
         if key.public_key().keyid in wanted:
-            document.sign(PortSigner(key), append=True)
+            # Not through `document.sign`, which wraps a device's error in its own.
+            signature = PortSigner(key).sign(document.signed_bytes)
+            document.signatures[signature.keyid] = signature
     try:
         for authority in authorities:
             authority.verify_delegate(role, document.signed_bytes, document.signatures)
