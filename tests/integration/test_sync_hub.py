@@ -55,8 +55,8 @@ def site(tmp_path: Path, hub: HubSimulator) -> Site:
     return made
 
 
-def publish(hub: HubSimulator, folder: Path, repo: str = REPO, **more: str) -> str:
-    return hub.publish(repo, folder, **more)
+def publish(hub: HubSimulator, folder: Path, repo: str = REPO) -> str:
+    return hub.publish(repo, folder)
 
 
 def spoiled(built: Path, target: Path, name: str) -> Path:
