@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import sys
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from kgate_client import wrappers
 
@@ -36,6 +36,7 @@ _LOAD_POINTS: Final = frozenset(
         "discover_benchmark_classes",
     }
 )
+_FALLBACK_POINT: Final = "kernelize_layer"  # where a model's layer chooses between kernel and own
 
 _closed: list[str] = []  # why nothing of this library may run, once that is so
 
@@ -87,7 +88,7 @@ def _hook_hub(module: ModuleType) -> None:
 def _hook_deps(module: ModuleType) -> None:
     _gate_import(module)
     _wrap(module, "resolve_kernel_tree", wrappers.noting)
-    _wrap(module.DepTreeNode, "load", wrappers.carrying)
+    _wrap(_found(module, "DepTreeNode"), "load", wrappers.carrying)
 
 
 def _hook_load(module: ModuleType) -> None:
@@ -127,10 +128,15 @@ _KERNELS_0_17: Final[Mapping[str, Patch]] = {
 _TABLES: Final[Mapping[str, Mapping[str, Patch]]] = {"0.17": _KERNELS_0_17}
 
 
-def _wrap(owner: ModuleType | type, name: str, wrapper: Callable[[Function], Function]) -> None:
-    original = getattr(owner, name, None)
-    if original is None:
+def _found(owner: ModuleType | type, name: str) -> Any:  # noqa: ANN401  # the library's own
+    found = vars(owner).get(name)
+    if found is None:
         raise SeamMoved(f"{owner.__name__} has no {name}")
+    return found
+
+
+def _wrap(owner: ModuleType | type, name: str, wrapper: Callable[[Function], Function]) -> None:
+    original = _found(owner, name)
     if hasattr(original, _ORIGINAL):
         return  # imported from a module that is hooked already
     wrapped = wrapper(original)
@@ -153,6 +159,8 @@ def _block(module: ModuleType, because: str) -> None:
     for name, value in list(vars(module).items()):
         if name in _LOAD_POINTS and callable(value):
             setattr(module, name, _blocked(value, because))
+        elif name == _FALLBACK_POINT and callable(value):
+            _wrap(module, name, wrappers.falling_back)
         elif isinstance(value, type) and name.endswith("Repository"):
             load = vars(value).get("load")
             if load is not None:

@@ -211,11 +211,11 @@ def falling_back(original: Function) -> Function:
         except KgateBlocked:
             # The library asks for the repository's name, and so for its revision, before its own
             # `try`: a failure there comes out here.
-            if kinds.CANNOT_LOAD not in flags:
+            library = sys.modules.get("kernels.layer.layer")
+            keep_own = getattr(library, "_replace_forward", None)
+            if kinds.CANNOT_LOAD not in flags or keep_own is None:
                 raise
-            library = sys.modules["kernels.layer.layer"]
-            library._replace_forward(module, type(module))  # noqa: SLF001  # what it does itself
-            return None
+            return keep_own(module, type(module))
 
     return kernelize_layer
 
@@ -260,8 +260,9 @@ def blocking(original: Function, *, because: str) -> Function:
             return original(*args, **kwargs)
         from kgate_client.asked import Asked
 
-        named = kwargs.get("repo_id") or (args[0] if args else "a kernel")
-        raise pod.blocked(str(named), "unknown-client", because, asked=Asked(str(named)))
+        first = args[0] if args else "a kernel"
+        named = str(kwargs.get("repo_id") or getattr(first, "_repo_id", first))
+        raise pod.blocked(named, "unknown-client", because, asked=Asked(named))
 
     return refuse
 
