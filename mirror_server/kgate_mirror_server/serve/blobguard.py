@@ -7,18 +7,18 @@ and the client's own verification find that. Nothing is repaired here.
 
 from __future__ import annotations
 
-import hashlib
 import threading
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import structlog
 
+from kgate_core.digest import Digest
 from kgate_core.errors import IntegrityError, NotFound
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from kgate_core.digest import Digest
     from kgate_mirror_server.ports import BlobStore
 
 _CHUNK: Final = 1024 * 1024  # bytes per read while hashing
@@ -37,6 +37,7 @@ class BlobGuard:
         self._bad: dict[Digest, Mark | None] = {}
         self._locks: dict[Digest, threading.Lock] = {}
         self._guard = threading.Lock()
+        self._news = False
 
     def known(self, digest: Digest, size: int) -> Path | None:
         """Return the blob's file if it was checked and looks unchanged, without reading it."""
@@ -65,9 +66,8 @@ class BlobGuard:
 
     def look(self, digest: Digest, size: int) -> str | None:
         """Say what is wrong with a blob as far as its file's status tells; None if nothing."""
-        try:
-            mark = _mark(self._store.path(digest))
-        except (NotFound, OSError):
+        mark = self._now(digest)
+        if mark is None:
             self._bad[digest] = None
             return f"the blob {digest} is missing"
         if mark[2] != size:
@@ -78,39 +78,41 @@ class BlobGuard:
         self._bad.pop(digest, None)
         return None
 
-    def repaired(self) -> bool:
-        """Return whether a blob that was bad looks different now, so that it is worth a look."""
-        for digest, before in list(self._bad.items()):
-            try:
-                now = _mark(self._store.path(digest))
-            except (NotFound, OSError):
-                now = None
-            if now != before:
-                return True
-        return False
+    def changed(self) -> bool:
+        """Return whether `check` found a new bad blob, or a bad one looks different now."""
+        news, self._news = self._news, False
+        return news or any(
+            self._now(digest) != before for digest, before in list(self._bad.items())
+        )
 
-    @property
-    def troubled(self) -> int:
-        """How many blobs are missing or damaged as far as is known."""
-        return len(self._bad)
+    def _now(self, digest: Digest) -> Mark | None:
+        try:
+            return _mark(self._store.path(digest))
+        except (NotFound, OSError):
+            return None
+
+    def _note(self, digest: Digest, mark: Mark | None) -> None:
+        if digest not in self._bad or self._bad[digest] != mark:
+            self._bad[digest] = mark
+            self._news = True
 
     def _read(self, digest: Digest, size: int) -> Path:
-        path = self._store.path(digest)
         try:
+            path = self._store.path(digest)
             mark = _mark(path)
-            state = hashlib.sha256()
             with path.open("rb") as file:
-                while chunk := file.read(_CHUNK):
-                    state.update(chunk)
+                found = Digest.of_chunks(iter(partial(file.read, _CHUNK), b""))
             still = _mark(path)
-        except FileNotFoundError as exc:
+        except (NotFound, FileNotFoundError) as exc:
+            self._note(digest, None)
+            _log.error("blob.missing", digest=str(digest))
             raise NotFound(f"the store has no blob {digest}") from exc
         except OSError as exc:
             raise IntegrityError(f"the blob {digest} cannot be read: {exc.strerror}") from exc
-        if state.hexdigest() != digest.hex or mark != still or mark[2] != size:
+        if found != digest or mark != still or mark[2] != size:
             self._good.pop(digest, None)
-            self._bad[digest] = mark
-            _log.error("blob.damaged", digest=str(digest), found=f"sha256:{state.hexdigest()}")
+            self._note(digest, mark)
+            _log.error("blob.damaged", digest=str(digest), found=str(found))
             raise IntegrityError(
                 f"the blob {digest} is not what was stored",
                 hint="run `kgate scrub`, and look after the disk and who may write to it",

@@ -99,9 +99,8 @@ class SnapshotSource:
         changed = self._read_trust(now)
         before = self.current
         stale = before.valid_until is not None and now >= before.valid_until
-        if generation is None or not (
-            changed or stale or generation != before.generation or self._guard.repaired()
-        ):
+        changed = self._guard.changed() or changed
+        if generation is None or not (changed or stale or generation != before.generation):
             return False
         publications = self._ask("catalog", self._catalog.publications)
         denials = self._ask("catalog", self._catalog.denials)
