@@ -11,14 +11,16 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from kgate_core.evidence import Decision, Outcome, RuleResult
 from kgate_policy.baseline import RULES
+from kgate_policy.exceptions import apply_exceptions
 from kgate_policy.facts.collect import kernel_facts
-from kgate_policy.rules import Level
+from kgate_policy.rules import FAILED, Level
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from datetime import datetime
 
     from kgate_core.evidence import Evidence, Facts
+    from kgate_policy.exceptions import KernelException
     from kgate_policy.expressions.model import ExpressionPolicy
     from kgate_policy.policy import Policy
     from kgate_policy.rules import Rule
@@ -46,6 +48,7 @@ def evaluate(
     now: datetime,
     surroundings: Mapping[str, Any] | None = None,
     tenants: TenantJudge | None = None,
+    exceptions: Sequence[KernelException] = (),
 ) -> Decision:
     """Decide about one variant.
 
@@ -71,6 +74,7 @@ def evaluate(
                 "Extend a built-in profile: an empty policy allows nothing.",
             )
         )
+    results = apply_exceptions(results, exceptions, evidence, now)
     return Decision(policy.name, policy.digest, tuple(results), now)
 
 
@@ -105,7 +109,7 @@ def _ask(rule: Rule, evidence: Evidence, policy: Policy, level: Level) -> RuleRe
         answer = rule.check(evidence, policy.parameters)
     except Exception as exc:  # noqa: BLE001  # whatever a rule trips over, the answer is no
         # Not softened by `warn`: a rule that could not look has not seen anything fine either.
-        seen = f"the rule failed: {type(exc).__name__}: {exc}"
+        seen = f"{FAILED}{type(exc).__name__}: {exc}"
         return RuleResult(rule.id, Outcome.DENY, seen, rule.fix)
     outcome = answer.outcome
     if outcome is Outcome.DENY and level is Level.WARN:

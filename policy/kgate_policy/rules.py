@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 MAX_SHOWN: Final = 3  # offending values named in one sentence; the rest are counted
 
+FAILED: Final = "the rule failed: "
+"""How the answer of a rule begins that raised an error."""
+
 _ID: Final = re.compile(r"[a-z][a-z0-9]*(?:-[a-z0-9]+)*")
 
 
