@@ -248,26 +248,35 @@ class Pod:
         }
         return {name: value for name, value in environment.items() if value is not None}
 
-    def run(self, program: str, *, fresh: bool = False, **changes: str | None) -> Result:
-        """Run a program in a new process and return what it printed last, and the reports.
+    def run(self, program: str, **changes: str | None) -> Result:
+        """Run a program in a new process and return what it printed last, and the reports."""
+        if "KGATE_DISABLE" in changes:
+            return self.run_fresh(program, **changes)
+        report = self._clean_report()
+        done = run_forked(program, self.environment(**changes), self.home)
+        return self._result(done, report)
 
-        `fresh` starts Python anew, where the start-up hook itself or the search path matters.
-        """
+    def run_fresh(self, program: str, **changes: str | None) -> Result:
+        """Run it in a newly started Python, where start-up or the search path matters."""
+        report = self._clean_report()
+        done = subprocess.run(
+            [sys.executable, "-c", program],
+            env=self.environment(**changes),
+            cwd=self.home,
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT,
+            check=False,
+        )
+        return self._result(done, report)
+
+    def _clean_report(self) -> Path:
         report = self.home / "report.jsonl"
         report.unlink(missing_ok=True)
-        environment = self.environment(**changes)
-        if fresh or "KGATE_DISABLE" in changes:
-            done = subprocess.run(
-                [sys.executable, "-c", program],
-                env=environment,
-                cwd=self.home,
-                capture_output=True,
-                text=True,
-                timeout=TIMEOUT,
-                check=False,
-            )
-        else:
-            done = run_forked(program, environment, self.home)
+        return report
+
+    @staticmethod
+    def _result(done: subprocess.CompletedProcess[str], report: Path) -> Result:
         assert done.returncode == 0, done.stderr
         lines = report.read_text().splitlines() if report.exists() else []
         return Result(

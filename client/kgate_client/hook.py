@@ -91,6 +91,10 @@ def _hook_deps(module: ModuleType) -> None:
     _wrap(_found(module, "DepTreeNode"), "load", wrappers.carrying)
 
 
+def _hook_resolver(module: ModuleType) -> None:
+    _wrap(module, "resolve_hub_cache_kernel", wrappers.reusing)
+
+
 def _hook_load(module: ModuleType) -> None:
     _wrap(module, "resolve_kernel_tree", wrappers.noting)
     _wrap(module, "get_kernel_with_resolver", wrappers.converting)
@@ -120,6 +124,7 @@ _KERNELS_0_17: Final[Mapping[str, Patch]] = {
     "kernels.importer": _gate_import,
     "kernels.deps": _hook_deps,
     "kernels.load": _hook_load,
+    "kernels.resolver": _hook_resolver,
     "kernels.layer.layer": _hook_layer,
     "kernels.layer.func": _hook_func,
     "kernels.layer.kernelize": _hook_kernelize,

@@ -19,6 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol, assert_never
 
+from kgate_client import versions
 from kgate_client.asked import Asked, Mismatch, Place, expect
 from kgate_client.attestations import AttestationFinder
 from kgate_client.blocked import KgateBlocked
@@ -259,6 +260,8 @@ class Pod:
         self._memory.by_manifest.setdefault(digest, loaded)
         if answer.sealed is not None:
             request.library.register(request.path, module, answer.sealed)
+        if not self.config.offline:
+            versions.keep(Place.of(request.path))
         self._report(answer.trace, mode, "loaded")
         self._warn_stale(answer)
         return module

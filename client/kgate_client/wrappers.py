@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from kgate_client import versions
 from kgate_client.blocked import KgateBlocked
 
 if TYPE_CHECKING:
@@ -109,8 +110,11 @@ def noting(original: Function) -> Function:
         if _asks_the_hub(kwargs["resolver"] if "resolver" in kwargs else args[3]):
             _refuse_dead_endpoint()
         node = original(*args, **kwargs)
+        asked = _asked_of(kernel)
+        if asked.version is not None and (commit := getattr(node.location, "revision", None)):
+            versions.note(str(asked.repo), asked.version, str(commit))
         # The location is a frozen dataclass: noted past its own protection, on this object only.
-        object.__setattr__(node.location, _NOTE, _asked_of(kernel))
+        object.__setattr__(node.location, _NOTE, asked)
         return node
 
     return resolve_kernel_tree
@@ -162,7 +166,7 @@ def resolving(original: Function) -> Function:
         try:
             if kwargs.get("revision") is None and not kwargs.get("local_files_only"):
                 _refuse_dead_endpoint()
-            return original(*args, **kwargs)
+            commit = original(*args, **kwargs)
         except Exception as exc:
             from kgate_client.asked import Asked
 
@@ -172,6 +176,10 @@ def resolving(original: Function) -> Function:
             if blocked is None:
                 raise
             raise blocked from exc
+        repo = str(kwargs["repo_id"] if "repo_id" in kwargs else args[0])
+        if isinstance(number := kwargs.get("version"), int):
+            versions.note(repo, number, str(commit))
+        return commit
 
     return select_revision_or_version
 
@@ -218,6 +226,37 @@ def falling_back(original: Function) -> Function:
             return keep_own(module, type(module))
 
     return kernelize_layer
+
+
+def reusing(original: Function) -> Function:
+    """Find a variant in the cache offline although its repository has others that are not there.
+
+    huggingface_hub calls a snapshot without the other variants incomplete and refuses it. The gate
+    checks every file of the variant all the same, so a missing one is not overlooked.
+    """
+
+    @functools.wraps(original)
+    def resolve_hub_cache_kernel(api: Any, repo_id: str, *, revision: str, **kwargs: Any) -> Any:
+        try:
+            return original(api, repo_id, revision=revision, **kwargs)
+        except FileNotFoundError:
+            cache = Path(sys.modules["kernels.hf_hub"].CACHE_DIR)
+            folder = cache / f"kernels--{repo_id.replace('/', '--')}" / "snapshots" / revision
+            if not folder.is_dir() or not _enforcing():
+                raise
+            return original(_Snapshot(folder), repo_id, revision=revision, **kwargs)
+
+    return resolve_hub_cache_kernel
+
+
+@dataclass(frozen=True, slots=True)
+class _Snapshot:
+    """Answers the one question that the library asks about a cached snapshot: where it is."""
+
+    folder: Path
+
+    def snapshot_download(self, *_args: Any, **_kwargs: Any) -> str:
+        return str(self.folder)
 
 
 def refusing_scripts(original: Function) -> Function:
@@ -270,23 +309,23 @@ def blocking(original: Function, *, because: str) -> Function:
 _ENFORCE: Final = 2  # Mode.ENFORCE.strictness, known without importing the core
 
 # The ways in which a load fails, as stable words; matched by name so that nothing is imported.
-_REASONS: Final = (
-    ("RepositoryNotFoundError", "not-found"),
-    ("RevisionNotFoundError", "revision-not-found"),
-    ("GatedRepoError", "gated"),
-    ("DisabledRepoError", "gated"),
-    ("LocalEntryNotFoundError", "not-cached"),
-    ("EntryNotFoundError", "not-found"),
-    ("ImportError", "import-error"),
-    ("FileNotFoundError", "no-build"),
-    ("ConnectError", "unreachable"),
-    ("TimeoutException", "unreachable"),
-    ("TimeoutError", "unreachable"),
-    ("ConnectionError", "unreachable"),
-    ("HfHubHTTPError", "unreachable"),
-    ("OSError", "import-error"),
-    ("ValueError", "not-resolved"),
-)
+_REASONS: Final = {
+    "RepositoryNotFoundError": "not-found",
+    "RevisionNotFoundError": "revision-not-found",
+    "GatedRepoError": "gated",
+    "DisabledRepoError": "gated",
+    "LocalEntryNotFoundError": "not-cached",
+    "EntryNotFoundError": "not-found",
+    "ImportError": "import-error",
+    "FileNotFoundError": "no-build",
+    "ConnectError": "unreachable",
+    "TimeoutException": "unreachable",
+    "TimeoutError": "unreachable",
+    "ConnectionError": "unreachable",
+    "HfHubHTTPError": "unreachable",
+    "OSError": "import-error",
+    "ValueError": "not-resolved",
+}
 
 
 def _reason_of(exc: BaseException) -> str:
@@ -295,8 +334,8 @@ def _reason_of(exc: BaseException) -> str:
         return "untrusted-publisher"
     if text.startswith("Version ") and ("not found" in text or "not available" in text):
         return "version-not-found"
-    names = {kind.__name__ for kind in type(exc).__mro__}
-    return next((word for name, word in _REASONS if name in names), "load-error")
+    names = (kind.__name__ for kind in type(exc).__mro__)
+    return next((_REASONS[name] for name in names if name in _REASONS), "load-error")
 
 
 def _conversion(exc: Exception, asked: Asked) -> KgateBlocked | None:

@@ -126,7 +126,7 @@ def test_t40_an_unknown_version_of_the_client_loads_nothing(tmp_path: Path) -> N
     pod = Pod.make(tmp_path)
     path = _install_another(tmp_path, "9.9.0")
 
-    result = pod.run(RUN_MODEL, fresh=True, PYTHONPATH=path)
+    result = pod.run_fresh(RUN_MODEL, PYTHONPATH=path)
 
     assert result.value == {"outcome": "fallback", "value": [2.0, 2.0]}
     assert result.reports[0]["reason"] == "unknown-client"
@@ -137,9 +137,7 @@ def test_t40_observe_leaves_an_unknown_client_alone(tmp_path: Path) -> None:
     pod = Pod.make(tmp_path)
     path = _install_another(tmp_path, "9.9.0")
 
-    result = pod.run(
-        RUN_MODEL, fresh=True, PYTHONPATH=path, KGATE_MODE="observe", KGATE_TRUST_ROOT=None
-    )
+    result = pod.run_fresh(RUN_MODEL, PYTHONPATH=path, KGATE_MODE="observe", KGATE_TRUST_ROOT=None)
 
     assert result.value["outcome"] == "loaded"
 
@@ -158,7 +156,7 @@ def test_t40_a_moved_load_point_loads_nothing(tmp_path: Path, name: str) -> None
         text = source.read_text(encoding="utf-8")
         source.write_text(text.replace(name, f"{name}_elsewhere"), encoding="utf-8")
 
-    result = pod.run(RUN_MODEL, fresh=True, PYTHONPATH=str(overlay.parent))
+    result = pod.run_fresh(RUN_MODEL, PYTHONPATH=str(overlay.parent))
 
     assert result.value == {"outcome": "fallback", "value": [2.0, 2.0]}
     assert result.reports[0]["reason"] == "unknown-client"
