@@ -240,7 +240,8 @@ def reusing(original: Function) -> Function:
         try:
             return original(api, repo_id, revision=revision, **kwargs)
         except FileNotFoundError:
-            cache = Path(sys.modules["kernels.hf_hub"].CACHE_DIR)
+            own = sys.modules["kernels.hf_hub"].CACHE_DIR
+            cache = Path(own or sys.modules["huggingface_hub.constants"].HF_HUB_CACHE)
             folder = cache / f"kernels--{repo_id.replace('/', '--')}" / "snapshots" / revision
             if not folder.is_dir() or not _enforcing():
                 raise
