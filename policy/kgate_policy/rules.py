@@ -75,6 +75,8 @@ class Rule:
     checklist: str
     """The line of an operator's checklist that this rule ticks off."""
     check: Callable[[Evidence, Parameters], Answer]
+    asks: tuple[str, ...]
+    """Paths of the facts that it looks at, as docs/facts.md names them."""
 
     def __post_init__(self) -> None:
         if _ID.fullmatch(self.id) is None:

@@ -155,6 +155,10 @@ RULES: Final = (
         "Run `kgate sync` again; if the scanner stops at the same file, do not use the kernel.",
         "Run-time kernels go through the same scanning as images.",
         _scan_complete,
+        asks=(
+            "kernel.scan.complete",
+            "kernel.scan.scanner",
+        ),
     ),
     Rule(
         "no-bytecode",
@@ -164,6 +168,10 @@ RULES: Final = (
         "Ask the publisher to remove .pyc files and __pycache__ from the build.",
         "What runs is what was reviewed.",
         _no_bytecode,
+        asks=(
+            "kernel.files",
+            "kernel.scan.findings",
+        ),
     ),
     Rule(
         "no-os-kernel-module",
@@ -173,6 +181,10 @@ RULES: Final = (
         "Refuse the repository and tell its publisher.",
         "GPU kernels and OS kernel modules are kept apart.",
         _no_kernel_module,
+        asks=(
+            "kernel.files",
+            "kernel.scan.findings",
+        ),
     ),
     Rule(
         "elf-well-formed",
@@ -181,6 +193,7 @@ RULES: Final = (
         "Ask the publisher for a new build; do not use the file.",
         "Binaries can be inspected.",
         _without(_MALFORMED, "every library reads the same way for tools and loader"),
+        asks=("kernel.scan.findings",),
     ),
     Rule(
         "device-code-well-formed",
@@ -190,6 +203,7 @@ RULES: Final = (
         "Ask the publisher for a new build; do not use the file.",
         "Binaries can be inspected, GPU code included.",
         _without(_DEVICE_DAMAGED, "all device code was read"),
+        asks=("kernel.scan.findings",),
     ),
     Rule(
         "no-ptx-only",
@@ -199,6 +213,7 @@ RULES: Final = (
         "Ask the publisher for a build with machine code for the GPUs in use.",
         "What runs is what was reviewed.",
         _without({"KG-DEV-009"}, "no library that has intermediate code only"),
+        asks=("kernel.scan.findings",),
     ),
     Rule(
         "source-readable",
@@ -208,6 +223,7 @@ RULES: Final = (
         "Ask the publisher for plain source; do not use the file.",
         "What runs is what was reviewed.",
         _without(_UNREADABLE_SOURCE, "every source file can be read"),
+        asks=("kernel.scan.findings",),
     ),
     Rule(
         "only-kernel-files",
@@ -217,6 +233,7 @@ RULES: Final = (
         "Ask the publisher to leave the file out.",
         "Artifacts hold what they say.",
         _without(_NOT_A_KERNEL, "sources, libraries and data only"),
+        asks=("kernel.scan.findings",),
     ),
     Rule(
         "no-startup-hook",
@@ -225,6 +242,7 @@ RULES: Final = (
         "Refuse the repository and tell its publisher.",
         "A kernel changes nothing outside itself.",
         _without({"KG-FILE-014"}, "no start-up hooks"),
+        asks=("kernel.scan.findings",),
     ),
     Rule(
         "no-redirect",
@@ -233,6 +251,7 @@ RULES: Final = (
         "Pin the destination itself if it is wanted.",
         "The kernel that runs is the kernel that was reviewed.",
         _no_redirect,
+        asks=("kernel.scan.findings",),
     ),
     Rule(
         "closed-library-set",
@@ -242,6 +261,10 @@ RULES: Final = (
         "Ask the publisher to ship the library or to link against the platform's.",
         "The shared objects that are loaded are known beforehand.",
         _without(_LIBRARY_SET, "every needed library is shipped or part of the platform"),
+        asks=(
+            "kernel.libraries",
+            "kernel.scan.findings",
+        ),
     ),
     Rule(
         "no-calls-out",
@@ -251,6 +274,7 @@ RULES: Final = (
         "Review the code with its publisher; grant an exception only for the digest reviewed.",
         "Kernels do not talk to the outside.",
         _without(_CALLS_OUT, "opens no connections, starts no programs"),
+        asks=("kernel.scan.findings",),
     ),
     Rule(
         "severity-threshold",
@@ -259,6 +283,10 @@ RULES: Final = (
         "Read the findings with `kgate show`, then use another version or ask the publisher.",
         "Findings above the agreed severity block.",
         _severity,
+        asks=(
+            "kernel.scan.worst",
+            "kernel.scan.findings",
+        ),
     ),
     Rule(
         "sbom-present",
@@ -267,5 +295,6 @@ RULES: Final = (
         "Run `kgate sync` again; it writes the SBOM.",
         "What is loaded is in an SBOM.",
         _sbom,
+        asks=("kernel.sbom",),
     ),
 )

@@ -159,6 +159,7 @@ RULES: Final = (
         "Ask the publisher to rebuild the kernel with a current kernel-builder.",
         "Artifacts describe themselves.",
         _well_formed,
+        asks=("kernel.metadata",),
     ),
     Rule(
         "metadata-id-safe",
@@ -168,6 +169,7 @@ RULES: Final = (
         "Refuse the kernel; builders write ids of the form _name_digits.",
         "A kernel changes nothing outside itself.",
         _metadata_id,
+        asks=("kernel.metadata.id",),
     ),
     Rule(
         "publisher-digests",
@@ -176,6 +178,7 @@ RULES: Final = (
         "Fetch the kernel again; if it stays so, tell its publisher.",
         "Content is verified on the way in.",
         _digests,
+        asks=("kernel.scan.findings",),
     ),
     Rule(
         "no-dirty-build",
@@ -185,6 +188,10 @@ RULES: Final = (
         "Ask the publisher for a build from a clean commit.",
         "Built from source that is pinned.",
         _clean_build,
+        asks=(
+            "kernel.metadata.kernel.dirty",
+            "kernel.metadata.builder.dirty",
+        ),
     ),
     Rule(
         "provenance-present",
@@ -193,6 +200,10 @@ RULES: Final = (
         "Ask the publisher to rebuild the kernel with a current kernel-builder.",
         "Built from source that is pinned.",
         _provenance,
+        asks=(
+            "kernel.metadata.kernel.commit",
+            "kernel.metadata.builder.commit",
+        ),
     ),
     Rule(
         "source-allowed",
@@ -201,6 +212,7 @@ RULES: Final = (
         "Add the source to `sources.allow` if it is wanted.",
         "Sources are allow-listed.",
         _source_allowed,
+        asks=("kernel.metadata.source",),
     ),
     Rule(
         "licence-allowed",
@@ -210,6 +222,7 @@ RULES: Final = (
         "Ask the publisher for a licence, or add it to `licences.allow`.",
         "Licences are known.",
         _licence,
+        asks=("kernel.metadata.license",),
     ),
     Rule(
         "dependencies-pinned",
@@ -219,5 +232,9 @@ RULES: Final = (
         "Pin every repository named here in kgate.yaml and run `kgate lock`.",
         "Every kernel is pinned; nothing is loaded without a version.",
         _dependencies,
+        asks=(
+            "kernel.metadata.kernelDepends",
+            "kernel.depends",
+        ),
     ),
 )

@@ -159,6 +159,10 @@ RULES: Final = (
         "Pin `version: N` or a 40-digit `revision:` in kgate.yaml and run `kgate lock`.",
         "Every kernel is pinned; nothing is loaded without a version.",
         _pinned_commit,
+        asks=(
+            "kernel.pin",
+            "kernel.revision",
+        ),
     ),
     Rule(
         "asked-for",
@@ -168,6 +172,7 @@ RULES: Final = (
         "Pin the repository that is really wanted.",
         "The kernel that runs is the kernel that was reviewed.",
         _asked,
+        asks=("kernel.repo",),
     ),
     Rule(
         "bytes-verified",
@@ -177,6 +182,7 @@ RULES: Final = (
         "Fetch the kernel again with `kgate sync`; if it stays so, ask the upstream's operator.",
         "Content is verified on the way in.",
         _bytes_verified,
+        asks=("kernel.files",),
     ),
     Rule(
         "upstream-signature-valid",
@@ -186,6 +192,10 @@ RULES: Final = (
         "Do not use the kernel. Report it to its publisher.",
         "Signatures are checked, and a failed check stops the kernel.",
         _signature_valid,
+        asks=(
+            "kernel.signature.status",
+            "kernel.signature.detail",
+        ),
     ),
     Rule(
         "require-upstream-signature",
@@ -195,6 +205,10 @@ RULES: Final = (
         "Ask the publisher to sign, or grant an exception for this digest with an end date.",
         "Kernels come signed by who published them.",
         _signature_required,
+        asks=(
+            "kernel.signature.status",
+            "kernel.signature.detail",
+        ),
     ),
     Rule(
         "repository-allowed",
@@ -204,6 +218,7 @@ RULES: Final = (
         "Add the repository to `repositories.allow` if it is wanted.",
         "Only known publishers are used.",
         _repository_allowed,
+        asks=("kernel.repo",),
     ),
     Rule(
         "origin-allowed",
@@ -212,6 +227,7 @@ RULES: Final = (
         "Add the upstream to `origins.allow` if it is wanted.",
         "Kernels come from named registries.",
         _origin_allowed,
+        asks=("kernel.origin",),
     ),
     Rule(
         "not-denied",
@@ -220,6 +236,7 @@ RULES: Final = (
         "Use another version. Remove the digest from `digests.deny` if it stands there wrongly.",
         "Known bad artifacts are blocked everywhere.",
         _not_denied,
+        asks=("kernel.digest",),
     ),
     Rule(
         "backend-allowed",
@@ -229,5 +246,6 @@ RULES: Final = (
         "Pin only the variants that the fleet needs, or add the backend to `backends.allow`.",
         "Only variants for the fleet's accelerators are mirrored.",
         _backend_allowed,
+        asks=("kernel.backend",),
     ),
 )

@@ -1,0 +1,57 @@
+"""Writes docs/policy-rules.md from the register of built-in rules and the profiles.
+
+A text and nothing else; a test compares it with the file in the repository.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from kgate_policy.baseline import PACK, RULES
+from kgate_policy.exceptions import NEVER
+from kgate_policy.profiles import PROFILES
+
+if TYPE_CHECKING:
+    from kgate_policy.rules import Rule
+
+
+def rules_page() -> str:
+    """Return the page as Markdown."""
+    lines = [
+        "# Built-in rules",
+        "",
+        "<!-- Written from policy/kgate_policy/baseline/ by `make docs`; do not edit. -->",
+        "",
+        f"The pack `{PACK}`. Every rule is asked about every variant; one denial refuses it. How",
+        "much a rule counts is set by the profile and can be changed in a policy file.",
+        "",
+        f"| rule | {' | '.join(PROFILES)} |",
+        f"|---|{'---|' * len(PROFILES)}",
+    ]
+    for rule in RULES.values():
+        levels = " | ".join(str(policy.rules[rule.id]) for policy in PROFILES.values())
+        lines.append(f"| [{rule.id}](#{rule.id}) | {levels} |")
+    thresholds = (
+        f"`{name}` denies from {policy.parameters.severity_deny.label} and warns from "
+        f"{policy.parameters.severity_warn.label}"
+        for name, policy in PROFILES.items()
+    )
+    lines += ["", f"Severity of findings: {'; '.join(thresholds)}."]
+    for rule in RULES.values():
+        lines += _section(rule)
+    return "\n".join(lines) + "\n"
+
+
+def _section(rule: Rule) -> list[str]:
+    facts = ", ".join(f"`{path}`" for path in rule.asks)
+    return [
+        "",
+        f"## {rule.id}",
+        "",
+        f"**{rule.title}.** {rule.why}",
+        "",
+        f"* What to do: {rule.fix}",
+        f"* Checklist: {rule.checklist}",
+        f"* Looks at: {facts}",
+        f"* Exceptions: {'never' if rule.id in NEVER else 'for single digests, with an end'}",
+    ]

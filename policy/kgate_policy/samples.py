@@ -1,0 +1,107 @@
+"""A good variant to try policies on: it passes every built-in rule of every profile.
+
+Policy tests change the one thing that they are about. It is made up: no such kernel exists, and
+nothing is read or fetched.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from kgate_core.digest import Digest
+from kgate_core.evidence import Evidence, ScanReport
+from kgate_core.kernel import KernelId, KernelRef, RepoType, Revision
+from kgate_core.manifest import FileEntry, Manifest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from kgate_core.evidence import Facts, Finding
+
+ORIGIN: Final = "https://hub.example.org"
+REPO: Final = "example/activation"
+COMMIT: Final = "0123456789abcdef0123456789abcdef01234567"
+VARIANT: Final = "torch213-cxx11-cu130-x86_64-linux"
+LANE: Final = "production"
+FILES: Final = ("__init__.py", "_activation_cuda_0123456.abi3.so", "metadata.json")
+_OID: Final = "89abcdef" * 5
+
+
+def sample_metadata() -> Facts:
+    """Return the metadata.json of the sample."""
+    return {
+        "id": "_activation_cuda_0123456",
+        "name": "activation",
+        "version": 1,
+        "license": "Apache-2.0",
+        "source": "https://github.com/example/activation",
+        "backend": {"type": "cuda", "archs": ["8.0", "9.0"]},
+        "python-depends": [],
+        "kernel-depends": [],
+        "provenance": {
+            "kernel-builder": {"version": "0.17.2", "commit": COMMIT, "dirty": False},
+            "kernel": {"commit": COMMIT, "dirty": False},
+        },
+    }
+
+
+def sample_manifest(paths: Iterable[str]) -> Manifest:
+    """Return a manifest of files whose content is their own path."""
+    return Manifest.of(FileEntry(path, len(path), Digest.of(path.encode())) for path in paths)
+
+
+def sample_evidence(
+    *,
+    repo: str = REPO,
+    variant: str = VARIANT,
+    lane: str = LANE,
+    paths: Iterable[str] = FILES,
+    metadata: Facts | None = None,
+    findings: tuple[Finding, ...] = (),
+    imported: Mapping[str, Any] | None = None,
+    scanned: bool = True,
+) -> Evidence:
+    """Return evidence about the sample, with the given parts changed."""
+    kernel = KernelId(ORIGIN, RepoType.KERNEL, KernelRef.parse(repo), Revision(COMMIT), variant)
+    manifest = sample_manifest(paths)
+    scan = ScanReport(
+        scanner="kgate-scanner/sample",
+        subject=manifest.digest,
+        files={entry.path: {"kind": "other"} for entry in manifest.files},
+        summary={},
+        findings=findings,
+    )
+    return Evidence(
+        kernel=kernel,
+        lane=lane,
+        manifest=manifest,
+        metadata=sample_metadata() if metadata is None else metadata,
+        scan=scan if scanned else None,
+        sbom=Digest.of(b"sample"),
+        imported=_import_record(kernel, manifest) | dict(imported or {}),
+        asked={"repo": repo, "version": 1},
+    )
+
+
+def _import_record(kernel: KernelId, manifest: Manifest) -> Facts:
+    return {
+        "origin": kernel.origin,
+        "repoType": str(kernel.repo_type),
+        "repo": str(kernel.repo),
+        "revision": str(kernel.revision),
+        "pin": "v1",
+        "files": [
+            {
+                "path": entry.path,
+                "size": entry.size,
+                "digest": str(entry.digest),
+                "oid": _OID,
+                "lfs": False,
+            }
+            for entry in manifest.files
+        ],
+        "upstreamSignature": {"status": "verified", "detail": "build.yaml@refs/heads/main"},
+        "depends": [],
+        "unmet": [],
+        "redirects": False,
+    }
