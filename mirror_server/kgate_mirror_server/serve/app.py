@@ -107,7 +107,7 @@ class ServeApp:
         """Return the answer, or None if it was sent already."""
         parts = request.segments()
         if parts is None:
-            return error(404, "this address cannot name anything here")
+            return error(404, "this address cannot name anything here", code="EntryNotFound")
         match parts:
             case ["healthz"]:
                 return json_answer({"status": "ok"})
