@@ -6,6 +6,7 @@ and metadata have their own modules.
 
 from __future__ import annotations
 
+import codecs
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import PurePosixPath
@@ -163,8 +164,8 @@ def _text_kind(head: bytes) -> Kind:
     if b"\0" in head:
         return Kind.DATA
     try:
-        # The head may end inside a character.
-        head[: max(0, len(head) - 3)].decode("utf-8")
+        # The head may end inside a character, so this is not the final part of a text.
+        codecs.getincrementaldecoder("utf-8")().decode(head)
     except UnicodeDecodeError:
         return Kind.DATA
     return Kind.TEXT

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import lief
 
+from kgate_scanner import dynamic as dyn
 from kgate_scanner import rules_host as rules
 from kgate_scanner import strings, symbols
-from kgate_scanner.dynamic import check_views
 from kgate_scanner.hostcopy import TooLargeError, host_copy
 
 if TYPE_CHECKING:
@@ -77,8 +77,9 @@ def read_host(elf: Elf, path: str) -> HostFacts:
         return _unreadable(path, "its tables are too large to be read")
     if binary is None or int(binary.header.machine_type.value) not in _MACHINES:
         return _unreadable(path, "its headers make no sense or are for an unknown machine")
-    facts = _facts(binary)
-    hidden = list(check_views(elf, len(binary.dynamic_symbols)))
+    dynamic = dyn.read_dynamic(elf)
+    facts = _facts(binary, dynamic)
+    hidden = list(dyn.check_views(elf, dynamic, len(binary.dynamic_symbols)))
     facts |= strings.read_strings(elf.data, _constants(elf))
     findings = [rules.HIDDEN_SYMBOLS.finding(path, seen) for seen in hidden[:_MAX_SHOWN]]
     return HostFacts(facts, (*findings, *_findings(facts, path)))
@@ -96,22 +97,24 @@ def _unreadable(path: str, why: str) -> HostFacts:
     return HostFacts({}, (rules.NOT_ELF.finding(path, why),))
 
 
-def _facts(binary: Any) -> Facts:  # noqa: ANN401
-    tags = _dynamic(binary)
+def _facts(binary: Any, dynamic: dyn.Dynamic) -> Facts:  # noqa: ANN401
+    tags, named = dynamic.values, dynamic.texts
     undefined = sorted(_names(s for s in binary.dynamic_symbols if s.shndx == 0))
     exported = _names(s for s in binary.dynamic_symbols if s.shndx != 0 and s.value)
     versions = _versions(binary)
     imported, private = symbols.python_imports(undefined)
-    flags, flags_1 = _value(tags, "FLAGS"), _value(tags, "FLAGS_1")
-    now = bool("BIND_NOW" in tags or flags & _DF_BIND_NOW or flags_1 & _DF_1_NOW)
+    flags, flags_1 = tags.get(dyn.DT_FLAGS, 0), tags.get(dyn.DT_FLAGS_1, 0)
+    now = dyn.DT_BIND_NOW in tags or bool(flags & _DF_BIND_NOW or flags_1 & _DF_1_NOW)
     relro = any(_kind(segment) == "GNU_RELRO" for segment in binary.segments)
     return {
         "machine": _MACHINES[int(binary.header.machine_type.value)],
-        "soname": next(iter(_texts(tags, "SONAME")), None),
-        "needed": _texts(tags, "NEEDED"),
-        "rpath": _paths(_texts(tags, "RPATH")),
-        "runpath": _paths(_texts(tags, "RUNPATH")),
-        "loaderHooks": sorted({"AUDIT", "DEPAUDIT", "AUXILIARY", "FILTER"} & tags.keys()),
+        "soname": next(iter(named[dyn.DT_SONAME]), None),
+        "needed": named[dyn.DT_NEEDED][:_MAX_LISTED],
+        "rpath": _paths(named[dyn.DT_RPATH]),
+        "runpath": _paths(named[dyn.DT_RUNPATH]),
+        "loaderHooks": sorted(
+            dyn.LOADER_HOOKS[tag] for tag in dyn.LOADER_HOOKS.keys() & tags.keys()
+        ),
         "interpreter": binary.interpreter if binary.has_interpreter else None,
         "versions": {name: _dotted(number) for name, number in sorted(versions.items())},
         "manylinux": _manylinux(versions),
@@ -128,11 +131,11 @@ def _facts(binary: Any) -> Facts:  # noqa: ANN401
             "bindNow": now,
             "executableStack": _executable_stack(binary),
             "writableCode": sum(_rwx(segment) for segment in binary.segments),
-            "textRelocations": "TEXTREL" in tags or bool(flags & _DF_TEXTREL),
+            "textRelocations": dyn.DT_TEXTREL in tags or bool(flags & _DF_TEXTREL),
             "canary": "__stack_chk_fail" in undefined,
             "fortified": sum(name.startswith("__") and name.endswith("_chk") for name in undefined),
         },
-        "constructors": _constructors(tags),
+        "constructors": min(tags.get(dyn.DT_INIT_ARRAYSZ, 0) // 8, _MAX_CONSTRUCTORS),
         "imports": len(undefined),
         "dangerous": symbols.dangerous(undefined),
         "exports": len(exported),
@@ -152,7 +155,7 @@ def _findings(facts: Facts, path: str) -> Iterator[Finding]:
         and "PT_GNU_STACK is missing or asks for execution",
         rules.WRITABLE_CODE: hardening["writableCode"]
         and f"{hardening['writableCode']} segment(s) are writable and executable",
-        rules.TEXT_RELOCATIONS: hardening["textRelocations"] and "DT_TEXTREL is set",
+        rules.TEXT_RELOCATIONS: hardening["textRelocations"] and "dyn.DT_TEXTREL is set",
         rules.NO_RELRO: hardening["relro"] == "none" and "there is no PT_GNU_RELRO segment",
         rules.LOADER_HOOK: _listed("has the loader tags", facts["loaderHooks"]),
         rules.INTERPOSES: _listed("exports", facts["interposes"]),
@@ -173,24 +176,6 @@ def _listed(what: str, names: list[str]) -> str:
     return f"{what} {', '.join(names)}" if names else ""
 
 
-def _dynamic(binary: Any) -> dict[str, list[Any]]:  # noqa: ANN401
-    tags: dict[str, list[Any]] = {}
-    for entry in binary.dynamic_entries:
-        tags.setdefault(str(entry.tag).rpartition(".")[2], []).append(entry)
-    return tags
-
-
-def _texts(tags: dict[str, list[Any]], tag: str) -> list[str]:
-    found = []
-    for entry in tags.get(tag, [])[:_MAX_LISTED]:
-        text = getattr(entry, "name", None)
-        for field in ("rpath", "runpath"):
-            text = getattr(entry, field, text)
-        if text is not None:
-            found.append(_text(text))
-    return found
-
-
 def _text(value: str | bytes) -> str:
     text = value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else value
     return text[:_MAX_TEXT]
@@ -198,10 +183,6 @@ def _text(value: str | bytes) -> str:
 
 def _paths(values: list[str]) -> list[str]:
     return [part for value in values for part in value.split(":")]
-
-
-def _value(tags: dict[str, list[Any]], tag: str) -> int:
-    return sum(int(entry.value) for entry in tags.get(tag, [])[:1])
 
 
 def _names(found: Iterable[Any]) -> set[str]:
@@ -259,10 +240,6 @@ def _rwx(segment: Any) -> bool:  # noqa: ANN401
 def _executable_stack(binary: Any) -> bool:  # noqa: ANN401
     stacks = [segment for segment in binary.segments if _kind(segment) == "GNU_STACK"]
     return not stacks or any(int(segment.flags.value) & 1 for segment in stacks)
-
-
-def _constructors(tags: dict[str, list[Any]]) -> int:
-    return min(_value(tags, "INIT_ARRAYSZ") // 8, _MAX_CONSTRUCTORS)
 
 
 def _compilers(binary: Any) -> list[str]:  # noqa: ANN401

@@ -6,6 +6,7 @@ It follows names as far as one file shows them; see `python` for what that leave
 from __future__ import annotations
 
 import ast
+import re
 from typing import TYPE_CHECKING, Final
 
 from kgate_scanner import rules_python as rules
@@ -37,6 +38,7 @@ _FUNCTIONS: Final = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
 _RUN: Final = frozenset({"exec", "eval", "compile", "builtins.exec", "builtins.eval"})
 _LOADERS: Final = frozenset({"__import__", "importlib.import_module", "builtins.__import__"})
 _SYS_TABLES: Final = frozenset({"sys.modules", "sys.meta_path", "sys.path_hooks", "sys.path"})
+_MODE: Final = re.compile(r"[rwxabt+U]{1,4}")
 _WRITE_MODES: Final = frozenset("wax+")
 
 
@@ -66,7 +68,7 @@ class Reader:
                 case ast.AugAssign(target=target) | ast.AnnAssign(target=target):
                     self._assign(node, [target])
                 case ast.FunctionDef() | ast.AsyncFunctionDef():
-                    self._function(node)
+                    self._function(node, at_import=at_import)
                 case ast.Constant(value=str() as text):
                     for name in credential_names(text):
                         self._say(rules.CREDENTIALS, node, f"mentions {name}")
@@ -141,8 +143,10 @@ class Reader:
             rule = rules.HIDDEN_CODE
         elif name in _LOADERS and node.args and not isinstance(node.args[0], ast.Constant):
             rule = rules.COMPUTED_IMPORT
-        elif name in {"open", "io.open", "builtins.open"} or name.endswith(".open"):
-            rule = rules.WRITES if _mode_writes(node) else rule
+        elif name == "open" or name.endswith(".open"):
+            # open(path, mode) of a module, Path.open(mode) of an object
+            is_method = name != "open" and name.partition(".")[0] not in self.imports
+            rule = rules.WRITES if _mode_writes(node, 0 if is_method else 1) else rule
         elif name in {"setattr", "builtins.setattr"} and node.args:
             rule = rules.TAMPERS if self._is_module(node.args[0]) else None
         elif name == "os.environ.update":
@@ -151,6 +155,9 @@ class Reader:
             rule = None
         if rule is None:
             return
+        self._say_call(rule, node, name, at_import=at_import)
+
+    def _say_call(self, rule: Rule, node: ast.AST, name: str, *, at_import: bool) -> None:
         self._say(rule, node, f"calls {name}")
         if at_import and rule in EFFECTS:
             self._say(rules.AT_IMPORT, node, f"calls {name} while being imported")
@@ -183,10 +190,14 @@ class Reader:
                 case _:
                     pass
 
-    def _function(self, node: ast.FunctionDef | ast.AsyncFunctionDef) -> None:
+    def _function(self, node: ast.FunctionDef | ast.AsyncFunctionDef, *, at_import: bool) -> None:
         for decorator in node.decorator_list:
             called = decorator.func if isinstance(decorator, ast.Call) else decorator
-            language = _KERNEL_DECORATORS.get(self._full(called) or "")
+            name = self._full(called) or ""
+            if called is decorator and (rule := rule_for(name)) is not None:
+                # A bare decorator is a call that does not look like one.
+                self._say_call(rule, decorator, name, at_import=at_import)
+            language = _KERNEL_DECORATORS.get(name)
             if language and len(self.kernels) < _MAX_KERNELS:
                 arguments = node.args
                 every = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]
@@ -243,11 +254,12 @@ def _is_main(test: ast.expr) -> bool:
             return False
 
 
-def _mode_writes(node: ast.Call) -> bool:
-    modes = [*node.args[1:2], *(k.value for k in node.keywords if k.arg == "mode")]
+def _mode_writes(node: ast.Call, place: int) -> bool:
+    modes = [*node.args[place : place + 1], *(k.value for k in node.keywords if k.arg == "mode")]
     return any(
         isinstance(mode, ast.Constant)
         and isinstance(mode.value, str)
+        and _MODE.fullmatch(mode.value)
         and not _WRITE_MODES.isdisjoint(mode.value)
         for mode in modes
     )

@@ -37,7 +37,7 @@ _NEEDED: Final[dict[str, tuple[int | None, int]]] = {
     "write": (1, 64),
     "close": (3, 57),
     "fstat": (5, 80),
-    "poll": (7, 73),
+    "poll": (7, 73),  # aarch64 has ppoll only
     "lseek": (8, 62),
     "mmap": (9, 222),
     "mprotect": (10, 226),
