@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _OWNER_ONLY: Final = 0o600
+_PUBLIC: Final = b"-----BEGIN PUBLIC KEY-----"
 _MAX_KEY_FILE: Final = 64 * 1024  # bytes; a P-256 key takes 300
 
 _PrivateKey = ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey
@@ -135,7 +136,10 @@ def write_private_file(path: Path, data: bytes) -> None:
 
 
 def read_private_file(name: str) -> bytes:
-    """Return the bytes of a key or passphrase file; raises TrustError if others may read it."""
+    """Return the bytes of a key or passphrase file; raises TrustError if others may reach it.
+
+    Only what says that it is a public key may be anybody's to read.
+    """
     path = Path(name)
     try:
         with path.open("rb") as file:
@@ -143,7 +147,7 @@ def read_private_file(name: str) -> bytes:
             data = file.read(_MAX_KEY_FILE + 1)
     except OSError as exc:
         raise TrustError(f"{path} cannot be read: {exc.strerror}") from exc
-    if mode & (stat.S_IRWXG | stat.S_IRWXO):
+    if mode & (stat.S_IRWXG | stat.S_IRWXO) and not data.startswith(_PUBLIC):
         raise TrustError(
             f"{path} can be read by others (mode {stat.S_IMODE(mode):04o})",
             hint=f"chmod 600 {path}",

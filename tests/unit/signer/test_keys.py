@@ -118,6 +118,13 @@ def test_a_key_file_that_others_can_reach_is_refused(tmp_path: Path, mode: int) 
     assert caught.value.hint == f"chmod 600 {path}"
 
 
+def test_a_public_key_may_be_read_by_everybody(tmp_path: Path) -> None:
+    path = tmp_path / "admit.pub"
+    path.write_text(FileKey.generate().public_key().pem)
+    path.chmod(0o644)
+    assert read_private_file(str(path)) == path.read_bytes()
+
+
 def test_a_missing_or_enormous_key_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(TrustError, match="cannot be read: No such file"):
         read_private_file(str(tmp_path / "none.pem"))
