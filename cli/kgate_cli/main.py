@@ -71,10 +71,7 @@ def group() -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code; prints errors, raises nothing."""
-    from kgate_cli.output import Output
-
     arguments = sys.argv[1:] if arguments is None else arguments
-    output = Output(as_json="--json" in arguments)
     try:
         code = group.main(list(arguments), prog_name="kgate", standalone_mode=False)
     except click.exceptions.Exit as exc:
@@ -88,7 +85,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         return exits.NO
     except KgateError as exc:
-        output.error(exc)
+        from kgate_cli.output import Output
+
+        Output(as_json="--json" in arguments).error(exc)
         return exits.exit_code(exc)
     except Exception:  # noqa: BLE001  # the edge: a bug must not look like an answer
         import traceback
