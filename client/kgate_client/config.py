@@ -56,6 +56,8 @@ class PodConfig:
     """`HF_HUB_OFFLINE`: no socket is opened."""
     ca_bundle: Path | None = None
     """`SSL_CERT_FILE` or `REQUESTS_CA_BUNDLE`: certificate authorities for the endpoint."""
+    library_path: str = ""
+    """`LD_LIBRARY_PATH`: where the loader looks before a library's own search path."""
     problems: tuple[str, ...] = ()
     """What could not be understood, in sentences; the strict reading was taken."""
 
@@ -87,6 +89,7 @@ class PodConfig:
             token_path=token_path,
             offline=_switch(environ, "HF_HUB_OFFLINE") or _switch(environ, "TRANSFORMERS_OFFLINE"),
             ca_bundle=_path(environ, "SSL_CERT_FILE") or _path(environ, "REQUESTS_CA_BUNDLE"),
+            library_path=environ.get("LD_LIBRARY_PATH", ""),
             problems=tuple(problems),
         )
 

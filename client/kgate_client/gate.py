@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from kgate_client.asked import Mismatch, Place, expect
+from kgate_client.closure import check_closure, mapped_files
 from kgate_client.loader import check_name
 from kgate_client.seal import copy_files, digest_files, discard, walk
 from kgate_core import strictjson
@@ -115,6 +116,7 @@ class Gate:
         finder: AttestationFinder,
         sealed: SealedStore,
         lock: Callable[[], Lock | None],
+        library_path: str,
         now: Callable[[], datetime],
     ) -> None:
         self._lane = lane
@@ -122,6 +124,7 @@ class Gate:
         self._finder = finder
         self._sealed = sealed
         self._lock = lock
+        self._library_path = library_path
         self._now = now
 
     def check(
@@ -133,7 +136,8 @@ class Gate:
         2. What was asked for and where the files lie do not contradict each other.
         3. The files can be read; each byte is digested, and copied in the same pass.
         4. Attestations for exactly these files verify for this request (`kgate_core.verify`).
-        5. The lock, the version asked for, the module name and the dependencies agree.
+        5. The lock, the version asked for, the module name and the dependencies agree, and its
+           libraries would be found in the variant and nowhere else.
         6. The copy is kept, read-only, under the name of its manifest.
         """
         trace = Trace(str(asked), str(path))
@@ -159,6 +163,7 @@ class Gate:
             # 5.
             metadata = _read_metadata(staging or path, manifest)
             self._agree(asked, verdict, manifest, metadata, depends)
+            self._agree_libraries(staging or path, manifest)
             # 6.
             sealed = None
             if seal:
@@ -288,6 +293,13 @@ class Gate:
                 str(Reason.WRONG_IDENTITY),
                 f"asked for version {asked.version}, these files are version {version}",
             )
+
+    def _agree_libraries(self, directory: Path, manifest: Manifest) -> None:
+        problem = check_closure(
+            directory, manifest, library_path=self._library_path, mapped=mapped_files()
+        )
+        if problem:
+            raise _Stop("library-replaced", problem)
 
     def _agree_lock(self, asked: Asked, verdict: Verified, manifest: Manifest) -> None:
         lock = self._lock()

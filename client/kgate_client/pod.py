@@ -115,6 +115,7 @@ class Pod:
             finder=self.finder,
             sealed=self.sealed,
             lock=self._read_lock,
+            library_path=config.library_path,
             now=now,
         )
         self._now = now
