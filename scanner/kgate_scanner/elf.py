@@ -259,13 +259,13 @@ class Elf:
             names = self._string_bytes(headers[names_index][4], headers[names_index][5])
         size, no_bytes = len(self.data), self._no_bytes
         sections = []
-        for number, (name_at, kind, *fields) in enumerate(headers):
-            name = self._text(names, name_at) if kind else ""
-            section = Section(number, name, kind, *fields)
-            if section.offset + section.size > size and kind not in no_bytes:
-                seen = f"section {name or number} ends at {section.offset + section.size}"
-                self._damaged(f"{seen}, the file at {size}", min(section.offset, size))
-            sections.append(section)
+        for number, row in enumerate(headers):
+            kind, end = row[1], row[4] + row[5]
+            name = self._text(names, row[0]) if kind else ""
+            if end > size and kind not in no_bytes:
+                seen = f"section {name or number} ends at {end}, the file at {size}"
+                self._damaged(seen, min(row[4], size))
+            sections.append(Section._make((number, name, *row[1:])))
         self.sections = tuple(sections)
 
     def _check_overlaps(self) -> None:

@@ -26,17 +26,17 @@ _MAX_ITEMS: Final = 32_768  # elements of one array or map in the metadata
 _MAX_COMMENT: Final = 64 * 1024  # bytes of .comment that are read
 _UINT32: Final = 0xFFFFFFFF
 _ROCM: Final = re.compile(r"\broc-([0-9]{1,3}\.[0-9]{1,3}(?:\.[0-9]{1,3})?)")
-_FIELDS: Final = {
-    "vgpr": ".vgpr_count",
-    "agpr": ".agpr_count",
-    "sgpr": ".sgpr_count",
-    "shared": ".group_segment_fixed_size",
-    "scratch": ".private_segment_fixed_size",
-    "params": ".kernarg_segment_size",
-    "max_threads": ".max_flat_workgroup_size",
-    "spills": ".vgpr_spill_count",
-    "wavefront": ".wavefront_size",
-}
+_FIELDS: Final = (
+    ("vgpr", ".vgpr_count"),
+    ("agpr", ".agpr_count"),
+    ("sgpr", ".sgpr_count"),
+    ("shared", ".group_segment_fixed_size"),
+    ("scratch", ".private_segment_fixed_size"),
+    ("params", ".kernarg_segment_size"),
+    ("max_threads", ".max_flat_workgroup_size"),
+    ("spills", ".vgpr_spill_count"),
+    ("wavefront", ".wavefront_size"),
+)
 
 
 def read_hsaco(data: memoryview) -> CodeObject:
@@ -110,15 +110,14 @@ def _kernels(listed: object, damage: list[str]) -> Iterator[DeviceKernel]:
         if not isinstance(name, str):
             damage.append("a kernel in the metadata has no name")
             return
-        numbers = {field: item.get(key) for field, key in _FIELDS.items() if key in item}
-        if not all(_is_uint32(number) for number in numbers.values()):
-            damage.append("a kernel in the metadata has an impossible number")
-            numbers = {field: n for field, n in numbers.items() if _is_uint32(n)}
+        numbers = {}
+        for field, key in _FIELDS:
+            value = item.get(key)
+            if type(value) is int and 0 <= value <= _UINT32:  # a bool is no number here
+                numbers[field] = value
+            elif value is not None:
+                damage.append("a kernel in the metadata has an impossible number")
         yield DeviceKernel(name=name.encode("utf-8", "replace").decode(), **numbers)
-
-
-def _is_uint32(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _UINT32
 
 
 def _toolchain(elf: Elf) -> tuple[tuple[Tool, ...], str]:
