@@ -225,3 +225,36 @@ def test_scan_looks_into_a_folder_and_fails_from_a_severity_on(
     assert main(["scan", str(built), "--fail-on", "info", "--sarif", str(sarif)]) == 1
     assert json.loads(sarif.read_text(encoding="utf-8"))["version"] == "2.1.0"
     assert "KERNELS" in capsys.readouterr().out
+
+
+def test_revoke_and_reinstate(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+    code, said = run_json(site, capsys, "revoke", f"{REPO}@v1", "--reason", "CVE-2026-31337")
+    assert (code, len(said["revoked"])) == (0, 1)
+    assert run(site, capsys, "verify", REPO)[0] == 1
+    assert "CVE-2026-31337" in run(site, capsys, "verify", REPO)[1]
+    assert run(site, capsys, "revoke", REPO, "--reason", "again")[0] == 1
+    assert run(site, capsys, "reinstate", REPO)[0] == 0
+    assert run(site, capsys, "verify", REPO)[0] == 0
+    assert run(site, capsys, "reinstate", REPO)[0] == 1
+
+
+def test_a_digest_can_be_revoked_before_it_ever_comes_in(
+    site: Site, capsys: pytest.CaptureFixture[str]
+) -> None:
+    digest = f"sha256:{'ab' * 32}"
+    assert run(site, capsys, "revoke", digest, "--reason", "advisory")[0] == 0
+    assert digest in run_json(site, capsys, "trust", "show")[1]["revoked"]["digests"]
+
+
+def test_without_the_root_key_nothing_is_revoked(
+    site: Site, capsys: pytest.CaptureFixture[str]
+) -> None:
+    key = site.folder / "keys" / "root.pem"
+    away = key.rename(key.with_suffix(".offline"))
+    try:
+        code, _, err = run(site, capsys, "revoke", REPO, "--reason", "x")
+    finally:
+        away.rename(key)
+    assert code == 4
+    assert "root.pem" in err
+    assert run(site, capsys, "verify", REPO)[0] == 0
