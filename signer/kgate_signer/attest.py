@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Final, Protocol
 from kgate_core.clock import write_time
 from kgate_core.digest import Digest
 from kgate_core.errors import Conflict, NotFound
+from kgate_core.keys import Algorithm
 from kgate_core.vsa import Vsa
+from kgate_signer.modelsigning import sign_model
 from kgate_signer.predicates import import_statement, sbom_statement, vsa_statement
 from kgate_signer.sign import sign_statement
 
@@ -64,11 +66,13 @@ class Attestations:
     vsa: bytes
     imported: bytes
     sbom: bytes | None
+    model: bytes | None = None
+    """For `model_signing verify key`; pods pass it over."""
 
     @property
     def bundles(self) -> tuple[bytes, ...]:
         """All of them; the decision comes first."""
-        rest = (self.imported, self.sbom)
+        rest = (self.imported, self.sbom, self.model)
         return (self.vsa, *(bundle for bundle in rest if bundle is not None))
 
 
@@ -82,7 +86,7 @@ class Attestor:
     lifetime: timedelta = VSA_LIFETIME
 
     def attest(self, kernel: KernelId, lane: str, manifest: Digest, now: datetime) -> Attestations:
-        """Sign import, SBOM and decision about a served variant.
+        """Sign import, SBOM, model signature and decision about a served variant.
 
         `manifest` is what the caller believes to publish. Raises NotFound without evidence and
         Conflict if the evidence is about something else or the decision was no.
@@ -93,7 +97,10 @@ class Attestor:
         if found.sbom is not None:
             sbom = sign_statement(sbom_statement(found.manifest, found.sbom), self.key)
         inputs = tuple(Digest.of(data) for data in (imported, sbom) if data is not None)
-        return Attestations(self._sign_vsa(found, inputs, now), imported, sbom)
+        model = None
+        if self.key.public_key().algorithm is Algorithm.ECDSA_P256:
+            model = sign_model(found.manifest, str(kernel.repo), self.key)
+        return Attestations(self._sign_vsa(found, inputs, now), imported, sbom, model)
 
     def approve(
         self,

@@ -16,12 +16,15 @@ if TYPE_CHECKING:
     from kgate_signer.keys import KeyProvider
 
 
-def sign_statement(statement: Statement, key: KeyProvider) -> bytes:
-    """Return a bundle over the statement's bytes, read back and verified; raises TrustError."""
+def sign_statement(statement: Statement, key: KeyProvider, *, hint: str | None = None) -> bytes:
+    """Return a bundle over the statement's bytes, read back and verified; raises TrustError.
+
+    `hint` replaces the usual name of the key, for readers that expect another one.
+    """
     public = key.public_key()
+    name = public.hint if hint is None else hint
     signature = key.sign(pae(PAYLOAD_TYPE, statement.data))
-    envelope = Envelope(statement.data, PAYLOAD_TYPE, signature, public.hint)
-    data = Bundle(envelope, public.hint).to_bytes()
+    data = Bundle(Envelope(statement.data, PAYLOAD_TYPE, signature, name), name).to_bytes()
     # Read back as a stranger would: a signer that failed halfway must not publish anything.
     try:
         found = Bundle.parse(data).envelope

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 KIT = make_trust()
 MANIFEST = manifest_of()
-SIGNATURES = 3  # import, SBOM and decision
+SIGNATURES = 4  # import, SBOM, model and decision
 
 
 @dataclass

@@ -8,13 +8,17 @@ import pytest
 
 from kgate_core.bundle import Bundle
 from kgate_core.digest import Digest
-from kgate_core.errors import Conflict, NotFound
+from kgate_core.errors import Conflict, InvalidInput, NotFound
 from kgate_core.evidence import Decision, Outcome, RuleResult
 from kgate_core.kernel import KernelRef, RepoType, Revision
+from kgate_core.keys import Algorithm
 from kgate_core.statement import Statement
-from kgate_core.verify import Expected, Verified, verify
+from kgate_core.verify import Expected, Reason, Rejected, Verified, verify
 from kgate_core.vsa import Vsa
 from kgate_signer.attest import VSA_LIFETIME, Attestor, StoredEvidence
+from kgate_signer.keys import FileKey
+from kgate_signer.modelsigning import PREDICATE_TYPE as MODEL_TYPE
+from kgate_signer.modelsigning import sign_model
 from kgate_signer.predicates import IMPORT_TYPE, SBOM_TYPE
 from tests.trustkit import (
     EXPERIMENTAL,
@@ -83,14 +87,34 @@ def test_what_is_attested_is_verified_by_a_pod() -> None:
 def test_each_attestation_is_one_statement_about_the_same_subjects() -> None:
     made = attestor().attest(KERNEL, EXPERIMENTAL, MANIFEST.digest, NOW)
     statements = [statement(bundle) for bundle in made.bundles]
-    assert [found.predicate_type for found in statements[1:]] == [IMPORT_TYPE, SBOM_TYPE]
-    assert len({found.subjects for found in statements}) == 1
+    assert [found.predicate_type for found in statements[1:]] == [
+        IMPORT_TYPE,
+        SBOM_TYPE,
+        MODEL_TYPE,
+    ]
+    assert len({found.subjects for found in statements[:3]}) == 1
 
 
-def test_without_an_sbom_there_are_two_attestations() -> None:
+def test_a_key_that_model_signing_cannot_read_makes_no_model_signature() -> None:
+    key = FileKey.generate(Algorithm.ED25519)
+    made = Attestor(SITE, key, Shelf()).attest(KERNEL, EXPERIMENTAL, MANIFEST.digest, NOW)
+    assert made.model is None
+    with pytest.raises(InvalidInput, match="with a key of type ed25519"):
+        sign_model(MANIFEST, "acme/relu", key)
+
+
+def test_a_model_signature_is_no_decision() -> None:
+    expected = Expected(KERNEL.variant, EXPERIMENTAL)
+    model = sign_model(MANIFEST, "acme/relu", KIT.admit)
+    verdict = verify(expected, MANIFEST, [model], KIT.trusted(), now=NOW)
+    assert isinstance(verdict, Rejected)
+    assert verdict.reason is Reason.MISSING_ROLE
+
+
+def test_without_an_sbom_there_are_three_attestations() -> None:
     bare = replace(EVIDENCE, sbom=None, feed=Digest.of(b"feed"))
     made = attestor(bare).attest(KERNEL, EXPERIMENTAL, MANIFEST.digest, NOW)
-    assert (made.sbom, len(made.bundles)) == (None, 2)
+    assert made.bundles == (made.vsa, made.imported, made.model)
     assert Vsa.from_predicate(statement(made.vsa).predicate).feed == Digest.of(b"feed")
 
 
