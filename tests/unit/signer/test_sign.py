@@ -48,6 +48,7 @@ def test_the_bundle_holds_the_statements_exact_bytes_and_the_keys_hint(
         (b"", "cannot be read back"),
         (b"x" * 600, "cannot be read back"),
     ],
+    ids=["of another message", "of one and one", "empty", "too long"],
 )
 def test_a_signature_that_nobody_could_verify_never_leaves(answer: bytes, said: str) -> None:
     with pytest.raises(TrustError, match=said):
