@@ -10,7 +10,7 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Final
 
 from kgate_core.kernel import Variant
-from kgate_policy.rules import Answer, Rule, denied, listed, passed, warned
+from kgate_policy.rules import Answer, Rule, denied, listed, passed
 
 if TYPE_CHECKING:
     from kgate_core.evidence import Evidence, Facts
@@ -144,7 +144,7 @@ def _backend_allowed(evidence: Evidence, parameters: Parameters) -> Answer:
 def _asked(evidence: Evidence, _: Parameters) -> Answer:
     asked = evidence.asked.get("repo")
     if asked is None:
-        return warned("no pin of a person is recorded with this variant")
+        return passed("stored evidence is asked about; no pin goes with it")
     if asked != str(evidence.kernel.repo):
         return denied(f"{asked} was asked for, {evidence.kernel.repo} came")
     return passed(f"{asked} was asked for")
