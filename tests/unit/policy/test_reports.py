@@ -234,7 +234,7 @@ COUNTS = {"type": "object", "additionalProperties": {"type": "integer"}}
 def test_reports_have_the_fields_of_their_api(group: Group) -> None:
     text = openreports(ALL, now=NOW, group=group)
     version, kind = group.value
-    (document,) = [d for d in yaml.safe_load_all(text) if d["metadata"]["name"]]
+    (document,) = [d for d in yaml.load_all(text, yaml.CSafeLoader) if d["metadata"]["name"]]
     assert (document["apiVersion"], document["kind"]) == (version, kind)
     fields = {"apiVersion", "kind", "metadata", "summary", "results"}
     extra = {"source", "configuration"} if group is Group.OPENREPORTS else set()
@@ -250,10 +250,12 @@ def test_reports_are_one_for_each_commit_and_lane_with_a_name_that_stays() -> No
     experimental = replace(FINE, lane="experimental")
     names = [
         document["metadata"]["name"]
-        for document in yaml.safe_load_all(openreports([FINE, other, experimental, DIRTY], now=NOW))
+        for document in yaml.load_all(
+            openreports([FINE, other, experimental, DIRTY], now=NOW), yaml.CSafeLoader
+        )
     ]
     assert len(set(names)) == len(names) == 3
-    again = yaml.safe_load_all(openreports([FOUND], now=NOW))
+    again = yaml.load_all(openreports([FOUND], now=NOW), yaml.CSafeLoader)
     assert {document["metadata"]["name"] for document in again} < set(names)
 
 
@@ -261,7 +263,7 @@ def test_a_report_never_grows_without_end_and_drops_what_passed_first() -> None:
     results = tuple(RuleResult(f"r{n}", Outcome.PASS, "x") for n in range(2 * MAX_RESULTS))
     failed = RuleResult("bad", Outcome.DENY, "x")
     text = openreports([replace(FINE, results=(*results, failed))], now=NOW)
-    (document,) = yaml.safe_load_all(text)
+    (document,) = yaml.load_all(text, yaml.CSafeLoader)
     assert len(document["results"]) == MAX_RESULTS
     assert document["results"][0]["rule"] == "bad"
     assert document["summary"]["pass"] == 2 * MAX_RESULTS
