@@ -1,84 +1,125 @@
-"""A whole site in a temporary folder, for tests of what comes in: config, keys, trust, store."""
+"""Whole sites for tests: founded as `kgate init` does, fed from a folder of built kernels.
+
+The kernel is pure Python and built in no time; `Site` offers what a person would do at a prompt.
+"""
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+import json
+import subprocess
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Final
 
+from kgate_cli.main import main
 from kgate_mirror_server.app import Mirror
-from kgate_mirror_server.config import LOCK_NAME, load_config
+from kgate_mirror_server.config import load_config
+from kgate_mirror_server.examples import build_gelu_and_mul
 from kgate_mirror_server.founding import Founding, found_site
-from kgate_mirror_server.resolve import read_lock
-from kgate_mirror_server.sync import new_source, sync, update_lock
-from kgate_mirror_server.trustfiles import replace_file
+from kgate_mirror_server.sync import SyncResult, new_source, sync, update_lock
+from tests.repos import copy_repo, redigest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
-    from kgate_core.lock import Lock
-    from kgate_mirror_server.sync import SyncResult
+    from kgate_core.digest import Digest
+    from kgate_mirror_server.ports import Publication
+
+REPO: Final = "kernels-community/gelu-and-mul"
+UPSTREAM: Final = "built"
+VARIANT: Final = "torch-cpu"
+CONNECTED: Final = "https://connected.test"
+ISLAND: Final = "https://island.test"
 
 
-@dataclass
-class Site:
-    """A founded site whose pins a test writes."""
-
-    folder: Path
-
-    @property
-    def config_path(self) -> Path:
-        return self.folder / "kgate.yaml"
-
-    def pin(self, *pins: str) -> None:
-        """Replace the pins; each is written like `repo: acme/relu, version: 1`."""
-        text = self.config_path.read_text(encoding="utf-8")
-        head = text.partition("\nkernels:")[0]
-        tail = text[text.index("\nsite:") :]
-        lines = "".join(f"  - {{{pin}}}\n" for pin in pins)
-        self.config_path.write_text(f"{head}\nkernels:\n{lines}{tail}", encoding="utf-8")
-
-    @contextmanager
-    def mirror(self) -> Iterator[Mirror]:
-        mirror = Mirror(load_config(self.config_path))
-        try:
-            yield mirror
-        finally:
-            mirror.close()
-
-    def lock(self, *, upgrade: bool = False) -> Lock:
-        """Do what `kgate lock` does."""
-        with self.mirror() as mirror:
-            lock = update_lock(
-                mirror,
-                read_lock(self.folder),
-                new_source(mirror, lambda _count: None),
-                upgrade=lambda _pin: upgrade,
-                tell=lambda _text: None,
-            )
-        replace_file(self.folder / LOCK_NAME, lock.to_bytes())
-        return lock
-
-    def sync(self) -> SyncResult:
-        """Do what `kgate sync` does with the lock that is there, locking first if there is none."""
-        lock = read_lock(self.folder) or self.lock()
-        with self.mirror() as mirror:
-            source = new_source(mirror, lambda _count: None)
-            return sync(mirror, lock, source, now(), tell=lambda _text: None)
-
-    def stored(self) -> set[str]:
-        """Return the digests of all blobs in hex."""
-        blobs = self.folder / "kgate-data" / "blobs"
-        return {path.name for path in blobs.rglob("*") if path.is_file()}
-
-
-def now() -> datetime:
+def time_now() -> datetime:
+    """Return this second."""
     return datetime.now(UTC).replace(microsecond=0)
 
 
-def make_site(folder: Path, upstream: str) -> Site:
-    """Found a site without passphrases."""
-    found_site(folder, Founding(upstream=upstream, site="https://kgate.test"), now())
-    return Site(folder)
+@dataclass(frozen=True)
+class Site:
+    """A site in a folder; each call opens it anew, as commands do."""
+
+    folder: Path
+
+    @classmethod
+    def found(cls, folder: Path, name: str, *, kernels: Path | None = None) -> Site:
+        """Found a site; with `kernels`, a folder of built ones, it pins the example kernel."""
+        choice = Founding(upstream=f"./{UPSTREAM}", site=name)
+        found_site(folder, choice, time_now())
+        site = cls(folder)
+        if kernels is not None:
+            copy_repo(kernels, folder / UPSTREAM / REPO)
+            site.pin(REPO, 1)
+        return site
+
+    @property
+    def config(self) -> Path:
+        """Its kgate.yaml."""
+        return self.folder / "kgate.yaml"
+
+    @property
+    def root(self) -> Path:
+        """The root that its pods, and sites that take its bundles, pin."""
+        return self.folder / "trust" / "root.json"
+
+    @property
+    def variant(self) -> Path:
+        """The variant's folder upstream."""
+        return self.folder / UPSTREAM / REPO / "build" / VARIANT
+
+    def mirror(self) -> Mirror:
+        """Open the site."""
+        return Mirror(load_config(self.config))
+
+    def pin(self, repo: str, version: int) -> None:
+        """Pin one kernel and nothing else."""
+        text = self.config.read_text(encoding="utf-8")
+        text = text.replace("kernels: []", f"kernels: [{{repo: {repo}, version: {version}}}]")
+        self.config.write_text(text, encoding="utf-8")
+
+    def sync(self) -> SyncResult:
+        """Lock and admit every pin."""
+        mirror = self.mirror()
+        try:
+            source = new_source(mirror, lambda _count: None)
+            lock = update_lock(
+                mirror, None, source, upgrade=lambda _pin: True, tell=lambda _text: None
+            )
+            return sync(mirror, lock, source, time_now(), tell=lambda _text: None)
+        finally:
+            mirror.close()
+
+    def add_file(self, name: str, data: bytes) -> None:
+        """Add a file to the variant upstream, properly digested."""
+        (self.variant / name).write_bytes(data)
+        redigest(self.variant)
+
+    def publications(self) -> list[Publication]:
+        """Return what is published."""
+        mirror = self.mirror()
+        try:
+            return list(mirror.catalog.publications())
+        finally:
+            mirror.close()
+
+    def manifests(self) -> set[Digest]:
+        """Return the manifests of everything published."""
+        return {v.manifest for item in self.publications() for v in item.variants}
+
+    def kgate(self, *arguments: str) -> int:
+        """Run a command of the command line on this site."""
+        return main([*arguments, "--config", str(self.config)])
+
+
+def built_kernels(cache: Path) -> Path:
+    """Return the example kernel's repository, pure Python."""
+    return build_gelu_and_mul(cache, native=False, cuda=False)
+
+
+def run_json(command: list[str], **options: Any) -> Any:
+    """Run a program and return the JSON that it printed."""
+    done = subprocess.run(command, capture_output=True, text=True, check=False, **options)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)

@@ -33,6 +33,7 @@ COMMANDS: Final[dict[str, str]] = {
     "reinstate": "Take a revocation back.",
     "trust": "Show, refresh and update the trust metadata.",
     "policy": "Check a policy file and ask it about mirrored kernels.",
+    "bundle": "Carry kernels over an air gap: discs one way, a receipt the other.",
     "doctor": "Check this host or pod: endpoint, trust, cache, versions, hook.",
     "demo": "Tell the whole story on this machine, offline.",
 }

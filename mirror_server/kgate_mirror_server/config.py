@@ -133,6 +133,8 @@ class Keys(_Model):
     timestamp: str = "file:keys/timestamp.pem"
     root: str = "file:keys/root.pem"
     """Signs trust metadata; take it offline after `kgate init` where you can."""
+    bundle: str | None = None
+    """Signs bundles and receipts; the admit key unless given."""
 
 
 class Serve(_Model):
