@@ -32,6 +32,7 @@ COMMANDS: Final[dict[str, str]] = {
     "revoke": "Pull a kernel back: nothing loads it from now on.",
     "reinstate": "Take a revocation back.",
     "trust": "Show, refresh and update the trust metadata.",
+    "token": "Make, list and revoke the read-only tokens that clients send as HF_TOKEN.",
     "policy": "Check a policy file and ask it about mirrored kernels.",
     "bundle": "Carry kernels over an air gap: discs one way, a receipt the other.",
     "doctor": "Check this host or pod: endpoint, trust, cache, versions, hook.",

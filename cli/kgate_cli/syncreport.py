@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from kgate_cli.output import size
 from kgate_core.evidence import Severity
+from kgate_core.kernel import KernelId, RepoType
 from kgate_mirror_server.ports import EvidenceKind
 
 if TYPE_CHECKING:
+    from datetime import datetime
     from pathlib import Path
 
     from kgate_cli.output import Output
@@ -17,6 +20,7 @@ if TYPE_CHECKING:
     from kgate_mirror_server.admit import KernelResult, VariantResult
     from kgate_mirror_server.app import Mirror
     from kgate_mirror_server.sync import SyncResult
+    from kgate_policy.reports import Entry
 
 
 def to_json(mirror: Mirror, result: SyncResult) -> dict[str, Any]:
@@ -107,19 +111,53 @@ def render(output: Output, mirror: Mirror, result: SyncResult) -> None:
     )
 
 
-def write_reports(folder: Path, mirror: Mirror, result: SyncResult) -> None:
-    """Write report.json and one SBOM for each variant that was looked at."""
+def write_reports(folder: Path, mirror: Mirror, result: SyncResult, now: datetime) -> None:
+    """Write the result in every format that CI systems and clusters read, and the SBOMs."""
+    from kgate_policy import reports
+
     sboms = folder / "sbom"
     sboms.mkdir(parents=True, exist_ok=True)
     document = {"schema": "kgate.dev/sync/v1", **to_json(mirror, result)}
-    text = json.dumps(document, indent=2, ensure_ascii=False) + "\n"
-    (folder / "report.json").write_text(text, encoding="utf-8")
+    entries = [
+        _entry(mirror, kernel, item) for kernel in result.kernels for item in kernel.variants
+    ]
+    texts = {
+        "report.json": json.dumps(document, indent=2, ensure_ascii=False) + "\n",
+        "report.md": reports.markdown(entries),
+        "report.sarif": reports.sarif(entries, version=version("kgate")),
+        "junit.xml": reports.junit(entries),
+        "openreports.yaml": reports.openreports(entries, now=now),
+        "gl-code-quality.json": reports.gitlab_quality(tuple(reports.notes(entries))),
+    }
+    for name, text in texts.items():
+        (folder / name).write_text(text, encoding="utf-8")
     for kernel in result.kernels:
         for item in kernel.variants:
             if EvidenceKind.SBOM in item.evidence:
                 name = f"{kernel.pin.repo.replace('/', '--')}@{kernel.commit.short}"
                 data = mirror.room.read(item.evidence[EvidenceKind.SBOM])
                 (sboms / f"{name}--{item.variant}.cdx.json").write_bytes(data)
+
+
+def _entry(mirror: Mirror, kernel: KernelResult, item: VariantResult) -> Entry:
+    from kgate_policy.reports import Entry
+
+    scan = _scan(mirror, item)
+    return Entry(
+        KernelId(
+            mirror.config.upstream.identity,
+            RepoType.KERNEL,
+            kernel.pin.ref,
+            kernel.commit,
+            item.variant,
+        ),
+        kernel.lane,
+        mirror.policy.name,
+        item.decision.results if item.decision else item.reasons,
+        scan.findings if scan else (),
+        item.manifest,
+        kernel.pin.wanted,
+    )
 
 
 def _scan(mirror: Mirror, item: VariantResult) -> ScanReport | None:

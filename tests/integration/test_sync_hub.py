@@ -16,7 +16,7 @@ from kgate_mirror_server.examples.build import build_gelu_and_mul
 from kgate_mirror_server.hubsim import Corrupt, Endless, HubSimulator, Resized, Short, Status
 from kgate_mirror_server.resolve import read_lock, require_lock
 from tests import repos
-from tests.sitekit import Site, make_site
+from tests.ingestkit import Site, make_site
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""`kgate policy check|eval`."""
+"""`kgate policy check|eval|explain|diff|test`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @click.group()
 def command() -> None:
-    """Check a policy file, and ask it about mirrored kernels."""
+    """Check, test, explain and compare policies."""
 
 
 @command.command()
@@ -63,12 +63,15 @@ def eval_(reference: str, policy_path: Path | None, config_path: Path, output: O
       kgate policy eval kernels-community/activation
       kgate policy eval kernels-community/activation --policy policy/stricter.yaml
     """
-    from kgate_mirror_server.review import review
-    from kgate_policy import load_policy
+    from kgate_mirror_server.review import inventory_evidence
+    from kgate_policy import evaluate, load_policy
 
     with open_mirror(config_path) as mirror:
         policy = load_policy(policy_path) if policy_path else mirror.policy
-        reviews = review(mirror, reference, policy, now())
+        reviews = [
+            (item.kernel, evaluate(item, policy, now=now()))
+            for item in inventory_evidence(mirror, reference)
+        ]
     ok = all(decision.allowed for _, decision in reviews)
     output.result(
         "policy-eval",
@@ -87,3 +90,124 @@ def eval_(reference: str, policy_path: Path | None, config_path: Path, output: O
             if result.hint:
                 output.say(f"    → {result.hint}")
     return exits.YES if ok else exits.NO
+
+
+@command.command()
+@click.argument("reference", metavar="REF")
+@click.option("--rule", help="Explain this rule only.")
+@config_option
+@json_option
+def explain(reference: str, rule: str | None, config_path: Path, output: Output) -> int:
+    """Say why a kernel was allowed or denied: rule, what was seen, the facts behind it, the fix.
+
+    \b
+    Examples:
+      kgate policy explain kernels-community/activation@v1
+      kgate policy explain kernels-community/activation --rule require-upstream-signature
+    """
+    from kgate_mirror_server.review import inventory_evidence
+    from kgate_policy import evaluate
+    from kgate_policy.explain import explain as explain_decision
+
+    with open_mirror(config_path) as mirror:
+        explanations = [
+            explain_decision(
+                item, mirror.policy, evaluate(item, mirror.policy, now=now()), rule=rule
+            )
+            for item in inventory_evidence(mirror, reference)
+        ]
+    output.result("policy-explain", {"explanations": [item.to_json() for item in explanations]})
+    for item in explanations:
+        word = "allowed" if item.allowed else "denied"
+        output.say(f"[bold]{item.kernel} {item.variant}[/bold]: {word} by policy {item.policy}")
+        for found in item.rules:
+            output.plain(f"  {found.outcome:<4} {found.rule} ({found.level}): {found.title}")
+            output.plain(f"       seen  {found.seen}")
+            for fact in found.facts:
+                output.plain(f"       fact  {fact.path} = {fact.value}")
+            if found.outcome != "pass":
+                output.plain(f"       why   {found.why}")
+                output.plain(f"       fix   {found.fix}")
+    return 0
+
+
+@command.command()
+@click.argument("other", type=click.Path(path_type=Path, dir_okay=False))
+@click.option(
+    "--before",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Compare with this policy instead of the site's.",
+)
+@config_option
+@json_option
+def diff(other: Path, before: Path | None, config_path: Path, output: Output) -> int:
+    """Say what another policy would decide differently over everything that is mirrored.
+
+    Exit code 1 means that it would deny something that is allowed today.
+
+    \b
+    Example:
+      kgate policy diff policy/stricter.yaml
+    """
+    from kgate_mirror_server.review import inventory_evidence
+    from kgate_policy import load_policy
+    from kgate_policy.difference import difference
+
+    with open_mirror(config_path) as mirror:
+        old = load_policy(before) if before else mirror.policy
+        found = difference(old, load_policy(other), inventory_evidence(mirror), now=now())
+    output.result("policy-diff", found.to_json(), ok=not found.newly_denied)
+    for change in found.changes:
+        word = "lost" if change.newly_denied else "gained" if change.newly_allowed else "changed"
+        kernel = change.kernel
+        output.say(f"{word:<8} {kernel.repo}@{kernel.revision.short} {kernel.variant}")
+        for item in change.rules:
+            was = item.before.outcome if item.before else "not asked"
+            will = item.after.outcome if item.after else "not asked"
+            output.plain(f"         {item.rule}: {was} → {will}")
+    output.say(
+        f"{found.asked} variants: {len(found.newly_denied)} would be lost,"
+        f" {len(found.newly_allowed)} gained, {len(found.changes)} differ in some rule."
+    )
+    return exits.NO if found.newly_denied else exits.YES
+
+
+@command.command()
+@click.argument("cases", type=click.Path(path_type=Path, dir_okay=False))
+@click.option(
+    "--policy",
+    "policy_path",
+    type=click.Path(path_type=Path, dir_okay=False),
+    default=Path("policy/baseline.yaml"),
+    show_default=True,
+    help="The policy to test.",
+)
+@json_option
+def test(cases: Path, policy_path: Path, output: Output) -> int:
+    """Run a policy's own tests: documents of kind PolicyTest.
+
+    \b
+    Example:
+      kgate policy test policy/tests.yaml
+    """
+    from kgate_policy import load_policy
+    from kgate_policy.unittests import load_cases, run_cases
+
+    results = run_cases(load_cases(cases), load_policy(policy_path), now=now())
+    failed = [item for item in results if not item.passed]
+    output.result(
+        "policy-test",
+        {
+            "cases": [
+                {"name": item.case.name, "passed": item.passed, "complaints": list(item.complaints)}
+                for item in results
+            ]
+        },
+        ok=not failed,
+    )
+    for item in results:
+        output.say(f"{'ok  ' if item.passed else 'FAIL'} {item.case.name}")
+        for complaint in item.complaints:
+            output.plain(f"     {item.case.where}: {complaint}")
+    output.say(f"{len(results) - len(failed)} passed, {len(failed)} failed")
+    return exits.NO if failed else exits.YES

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 @click.option(
     "--report-dir",
     type=click.Path(file_okay=False, path_type=Path),
-    help="Write report.json and the SBOMs there.",
+    help="Write reports for CI and people there: JSON, Markdown, SARIF, JUnit, OpenReports; SBOMs.",
 )
 @config_option
 @json_option
@@ -56,7 +56,7 @@ def command(
         if report_dir is not None:
             from kgate_cli.syncreport import write_reports
 
-            write_reports(report_dir, mirror, result)
+            write_reports(report_dir, mirror, result, now())
         code = _code(mirror, result)
         output.result("sync", to_json(mirror, result), ok=code == exits.YES)
         render(output, mirror, result)

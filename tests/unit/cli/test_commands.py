@@ -12,12 +12,12 @@ from kgate_cli.main import main
 from kgate_mirror_server.examples import default_cache
 from kgate_mirror_server.examples.build import build_gelu_and_mul
 from tests import repos
-from tests.sitekit import make_site
+from tests.ingestkit import make_site
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tests.sitekit import Site
+    from tests.ingestkit import Site
 
 REPO = "kernels-community/gelu-and-mul"
 
@@ -101,6 +101,12 @@ def test_sync_writes_reports(
     report = json.loads((tmp_path / "out" / "report.json").read_text(encoding="utf-8"))
     assert report["denied"] == 1
     assert len(list((tmp_path / "out" / "sbom").glob("*.cdx.json"))) == 2
+    sarif = json.loads((tmp_path / "out" / "report.sarif").read_text(encoding="utf-8"))
+    assert "metadata-id-safe" in {result["ruleId"] for result in sarif["runs"][0]["results"]}
+    assert "<failure" in (tmp_path / "out" / "junit.xml").read_text(encoding="utf-8")
+    assert "acme/json-kernel" in (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
+    text = (tmp_path / "out" / "openreports.yaml").read_text(encoding="utf-8")
+    assert "openreports.io/v1alpha1" in text
 
 
 def test_ls_lists_what_is_published_and_what_was_denied(
@@ -190,6 +196,12 @@ def test_policy_check_and_eval(
     code, out, _ = run(site, capsys, "policy", "eval", REPO, "--policy", str(strict))
     assert code == 1
     assert "deny require-upstream-signature" in out
+    code, out, _ = run(site, capsys, "policy", "diff", str(strict))
+    assert code == 1
+    assert "require-upstream-signature: warn → deny" in out
+    code, out, _ = run(site, capsys, "policy", "explain", "acme/json-kernel")
+    assert code == 0
+    assert "deny metadata-id-safe" in out
 
 
 def test_trust_shows_lanes_and_refreshes(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
