@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
+    from kgate_mirror_server.serve.access import Access
     from kgate_mirror_server.serve.app import ServeApp
 
 REPO = KernelRef("acme", "relu")
@@ -142,11 +143,13 @@ class MirrorKit:
         self.catalog.deny(denial)
         return denial
 
-    def app(self, **changes: Any) -> ServeApp:
+    def app(self, access: Access | None = None, **changes: Any) -> ServeApp:
         """Return the application with a snapshot of what is published now."""
         settings = replace(self.settings, **changes)
-        app = create_app(self.catalog, self.store, settings, clock=lambda: self.trust.now)
-        app.source.refresh()
+        app = create_app(
+            self.catalog, self.store, settings, access=access, clock=lambda: self.trust.now
+        )
+        app.turn(0.0)
         return app
 
 

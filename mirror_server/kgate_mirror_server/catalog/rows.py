@@ -86,6 +86,12 @@ def read_variants(
     return {identifier: tuple(items) for identifier, items in gathered.items()}
 
 
+def advance(connection: Connection) -> None:
+    """Let everybody who polls see that something changed."""
+    table = schema.meta
+    connection.execute(update(table).values(generation=table.c.generation + 1))
+
+
 def read_denials(connection: Connection) -> tuple[Denial, ...]:
     """Return every denial, sorted by repository, lane, commit and variant."""
     table = schema.denial

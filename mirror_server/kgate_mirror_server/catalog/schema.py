@@ -120,3 +120,17 @@ intake: Final = Table(
     Column("evidence", JSON, nullable=False),
 )
 """Evidence for variants on the way, by the package URL under which they will be served."""
+
+token: Final = Table(
+    "token",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("digest", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("repos", JSON, nullable=False),
+    Column("lanes", JSON, nullable=False),
+    Column("created_at", Text, nullable=False),
+    Column("expires_at", Text),
+    Column("revoked_at", Text),
+)
+"""Client tokens; only the sha256 of a token is kept."""

@@ -20,7 +20,7 @@ from kgate_mirror_server.catalog.engine import open_engine, reading, writing
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from sqlalchemy import Connection
+    from sqlalchemy import Connection, Engine
 
     from kgate_core.kernel import KernelId
     from kgate_mirror_server.ports import Denial, EvidenceKind, Publication
@@ -40,6 +40,11 @@ class SqlCatalog:
     def __init__(self, url: str) -> None:
         """Open the database and bring its tables up to date; raises UpstreamError, Conflict."""
         self._engine = open_engine(url)
+
+    @property
+    def engine(self) -> Engine:
+        """The opened database, for what else is kept in it."""
+        return self._engine
 
     def close(self) -> None:
         """Give all connections back."""
@@ -62,7 +67,7 @@ class SqlCatalog:
             changed |= self._point_branch(connection, publication, identifier)
             changed |= self._lift_denials(connection, publication)
             if changed:
-                self._advance(connection)
+                rows.advance(connection)
 
     def deny(self, denial: Denial) -> None:
         """Record a denial, replacing an earlier one for the same variant, revision and lane."""
@@ -79,7 +84,7 @@ class SqlCatalog:
                 )
             )
             connection.execute(insert(table).values(rows.of_denial(denial)))
-            self._advance(connection)
+            rows.advance(connection)
 
     def publications(self) -> Sequence[Publication]:
         """Return all publications, sorted by repository, lane and time.
@@ -238,7 +243,3 @@ class SqlCatalog:
             )
         )
         return result.rowcount > 0
-
-    def _advance(self, connection: Connection) -> None:
-        table = schema.meta
-        connection.execute(update(table).values(generation=table.c.generation + 1))

@@ -24,7 +24,7 @@ from kgate_core.errors import (
     TrustError,
     UpstreamError,
 )
-from kgate_mirror_server.serve.access import OpenAccess
+from kgate_mirror_server.serve.access import NOBODY, SHIM_MARK, OpenAccess
 from kgate_mirror_server.serve.blobguard import BlobGuard
 from kgate_mirror_server.serve.blobresponse import BlobSender, SmallBlobs
 from kgate_mirror_server.serve.hubapi import FileAnswer, HubApi, find_file
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from kgate_mirror_server.serve.wire import Answer, Receive, Scope, Send
 
 READ_ONLY: Final = "kgate mirror is read-only"
+_CHALLENGE: Final = (b"www-authenticate", b"Bearer")
 _READING: Final = frozenset({"GET", "HEAD"})
 _log: Final = structlog.get_logger(__name__)
 
@@ -63,6 +64,11 @@ STATUSES: Final[dict[type[KgateError], int]] = {
 def status_of(exc: KgateError) -> int:
     """Return the HTTP status of an error."""
     return next(STATUSES[kind] for kind in type(exc).__mro__ if kind in STATUSES)
+
+
+def _is_marked(request: Request, parts: Sequence[str]) -> bool:
+    """Return whether the shim is beside this client, or the shim itself asks (THREATS T55)."""
+    return parts[:2] == ["api", "kgate"] or SHIM_MARK in (request.header(b"user-agent") or "")
 
 
 class ServeApp:
@@ -125,7 +131,9 @@ class ServeApp:
             return error(403, READ_ONLY)
         caller = self._access.caller(request)
         if caller is None:
-            return error(401, "Invalid credentials in Authorization header")
+            return error(401, "Invalid credentials in Authorization header", _CHALLENGE)
+        if lane in self._settings.marked_lanes and not _is_marked(request, parts):
+            caller = NOBODY
         snapshot = self.source.current
         if snapshot.generation < 0:
             return error(503, "the catalog could not be read yet", (b"retry-after", b"1"))
@@ -205,7 +213,8 @@ class ServeApp:
         """Do what is due by a monotonic clock: sign the timestamp anew, take the next snapshot."""
         try:
             self._refresh_trust(now)
-            self.source.refresh()
+            if self.source.refresh():
+                self._access.refresh()
         except Exception:  # noqa: BLE001  # the current snapshot stays, the next turn tries again
             _log.exception("snapshot.failed")
 

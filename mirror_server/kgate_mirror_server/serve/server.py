@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import os
 import sys
+from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -19,13 +20,17 @@ from granian.server import MPServer
 
 from kgate_core.errors import KgateError
 from kgate_mirror_server.catalog.sql import SqlCatalog
+from kgate_mirror_server.catalog.tokens import SqlTokens
+from kgate_mirror_server.serve.access import OpenAccess, TokenAccess
 from kgate_mirror_server.serve.app import create_app
+from kgate_mirror_server.serve.jwts import AccountGrant, JwtAccess
 from kgate_mirror_server.store.disk import DiskStore
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from kgate_mirror_server.serve.access import Access
     from kgate_mirror_server.serve.app import ServeApp
     from kgate_mirror_server.serve.settings import ServeSettings
 
@@ -79,12 +84,31 @@ def run(
 
 def load(settings: ServeSettings, refresh: Callable[[], None] | None) -> ServeApp:
     """Build the application inside a worker, logging JSON lines to stderr."""
-    log_json()
+    if not structlog.is_configured():
+        log_json()
     if refresh is not None:
         refresh = OnlyOne(settings.trust / ".refresh.lock", refresh)
+    catalog = SqlCatalog(settings.database)
     return create_app(
-        SqlCatalog(settings.database), DiskStore(settings.store), settings, refresh=refresh
+        catalog,
+        DiskStore(settings.store),
+        settings,
+        access=open_access(catalog, settings),
+        refresh=refresh,
     )
+
+
+def open_access(catalog: SqlCatalog, settings: ServeSettings) -> Access:
+    """Return who may see what, as configured."""
+    access = settings.access
+    if not access.tokens:
+        return OpenAccess()
+    jwts = None
+    if access.jwt is not None:
+        accounts = tuple(AccountGrant(subject, grant) for subject, grant in access.jwt.accounts)
+        jwts = JwtAccess(access.jwt.jwks, access.jwt.issuer, access.jwt.audience, accounts)
+    tokens = SqlTokens(catalog.engine)
+    return TokenAccess(tokens.tokens, access.anonymous, lambda: datetime.now(UTC), jwts)
 
 
 def log_json() -> None:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from kgate_mirror_server.serve.access import Grant
+
 
 class DenyStyle(StrEnum):
     """What a client sees of a kernel that it may not have."""
@@ -31,6 +33,29 @@ class SendFile(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class JwtSettings:
+    """Service accounts of a cluster that may call."""
+
+    jwks: Path
+    """File with the cluster's public keys."""
+    issuer: str
+    audience: str
+    accounts: tuple[tuple[str, Grant], ...]
+    """Pattern over `system:serviceaccount:<namespace>:<name>`, and what it may see."""
+
+
+@dataclass(frozen=True, slots=True)
+class AccessSettings:
+    """Who may see what."""
+
+    tokens: bool = False
+    """Whether credentials are asked for at all; without, everybody sees everything."""
+    anonymous: tuple[Grant, ...] = ()
+    """What callers without credentials see, where credentials are asked for."""
+    jwt: JwtSettings | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class ServeSettings:
     """Everything that serving depends on."""
 
@@ -47,6 +72,10 @@ class ServeSettings:
     workers: int = 1
     deny_style: DenyStyle = DenyStyle.FALLBACK
     send_file: SendFile = SendFile.PATHSEND
+    access: AccessSettings = AccessSettings()
+    marked_lanes: frozenset[str] = frozenset()
+    """Lanes that show kernels only to clients beside which the pod's shim runs; it stops
+    accidents, not liars."""
     public_url: str = ""
     """Address that clients use, without a trailing slash; empty: the one each request names."""
     poll_seconds: float = 1.0

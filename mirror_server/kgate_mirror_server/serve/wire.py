@@ -54,6 +54,10 @@ class Request:
             return None
         return bytes(values[0]).decode("latin-1").strip()
 
+    def has(self, name: bytes) -> bool:
+        """Return whether a header came at all."""
+        return any(key == name for key, _ in self.scope["headers"])
+
     def query(self) -> dict[str, str]:
         """Return the query's fields, the last of each name; raises InvalidInput."""
         raw: bytes = self.scope["query_string"]

@@ -14,7 +14,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from kgate_core.digest import Digest
 from kgate_core.errors import Conflict
 from kgate_core.kernel import KernelId, KernelRef, RepoType, Revision
-from kgate_mirror_server.catalog import schema
+from kgate_mirror_server.catalog import rows, schema
 from kgate_mirror_server.catalog.sql import KeptEvidence, SqlCatalog
 from kgate_mirror_server.ports import (
     Denial,
@@ -235,7 +235,7 @@ class CatalogCases:
         def fail(*_: object) -> None:
             raise SQLAlchemyError("the disk is gone")
 
-        monkeypatch.setattr(SqlCatalog, "_advance", fail)
+        monkeypatch.setattr(rows, "advance", fail)
         with pytest.raises(Exception, match="the disk is gone"):
             catalog.publish(a_publication())
         monkeypatch.undo()
