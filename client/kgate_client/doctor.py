@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from kgate_client import autoload, hook
+from kgate_client.answer import Cleared
 from kgate_client.asked import Asked
-from kgate_client.gate import Cleared
-from kgate_client.pod import Pod, build
+from kgate_client.process import build
 from kgate_core.clock import write_time
 from kgate_core.errors import KgateError
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from kgate_client.config import PodConfig
+    from kgate_client.pod import Pod
 
 PTH: Final = "kgate-autoload.pth"
 MAX_KERNELS: Final = 64  # variants in the Hub cache that are looked at

@@ -7,11 +7,9 @@ every missing document and every error of kgate's own family is a refusal.
 
 from __future__ import annotations
 
-import contextlib
-import time
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
+from kgate_client.answer import Answer, Cleared, Refused, Trace
 from kgate_client.asked import Mismatch, Place, expect
 from kgate_client.closure import check_closure, mapped_files
 from kgate_client.loader import check_name
@@ -22,7 +20,7 @@ from kgate_core.errors import IntegrityError, InvalidInput, KgateError, NotFound
 from kgate_core.verify import Reason, Rejected, Verified, verify
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
     from datetime import datetime
     from pathlib import Path
 
@@ -38,64 +36,6 @@ if TYPE_CHECKING:
 METADATA: Final = "metadata.json"
 # A fresh document from the mirror cannot change these answers.
 _FINAL: Final = frozenset({Reason.REVOKED, Reason.STALE, Reason.UNKNOWN_LANE})
-
-
-@dataclass(slots=True)
-class Trace:
-    """What is known about a request so far; filled step by step for the report."""
-
-    asked: str
-    path: str
-    repo: str = ""
-    revision: str = ""
-    variant: str = ""
-    manifest: str = ""
-    ignored: tuple[str, ...] = ()
-    """Bytecode that was passed over."""
-    timings: dict[str, float] = field(default_factory=dict)
-    """Milliseconds by step."""
-    verdict: Verdict | None = None
-    trusted: TrustedRoot | None = None
-
-    @contextlib.contextmanager
-    def timed(self, step: str) -> Iterator[None]:
-        """Add the time spent inside to a step."""
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            spent = (time.perf_counter() - start) * 1000
-            self.timings[step] = round(self.timings.get(step, 0.0) + spent, 3)
-
-    @property
-    def kernel(self) -> str:
-        """Name for people: `org/name@revision`, or what was asked."""
-        if not self.repo:
-            return self.asked
-        return f"{self.repo}@{self.revision}" if self.revision else self.repo
-
-
-@dataclass(frozen=True, slots=True)
-class Cleared:
-    """These bytes are what was signed for this request; `sealed` is None if no copy was wanted."""
-
-    trace: Trace
-    verdict: Verified
-    manifest: Manifest
-    metadata: dict[str, Any]
-    sealed: Path | None
-
-
-@dataclass(frozen=True, slots=True)
-class Refused:
-    """At least one step failed; `reason` is a stable word, `message` a sentence."""
-
-    trace: Trace
-    reason: str
-    message: str
-
-
-Answer = Cleared | Refused
 
 
 class _Stop(Exception):  # noqa: N818  # control flow inside this module, never leaves it

@@ -1,9 +1,9 @@
 """Where kgate meets `kernels`: the load points of each supported version, and nothing else.
 
 `autoload` calls `attach` for each of the library's modules right after it ran, also after a
-reload. What a supported version looks like stands in one table per version (what is put in place
-of its functions stands in `wrappers`); for a version that is not listed, or whose load points are
-not where they should be, everything that could load a kernel is blocked.
+reload. What a supported version looks like stands in one table per version; what is put in place
+of its functions stands in `wrappers` and `fallbacks`. For a version that is not listed, or whose
+load points are not where they should be, everything that could load a kernel is blocked.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import importlib.metadata
 import sys
 from typing import TYPE_CHECKING, Any, Final
 
-from kgate_client import wrappers
+from kgate_client import fallbacks, wrappers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -97,21 +97,21 @@ def _hook_resolver(module: ModuleType) -> None:
 
 def _hook_load(module: ModuleType) -> None:
     _wrap(module, "resolve_kernel_tree", wrappers.noting)
-    _wrap(module, "get_kernel_with_resolver", wrappers.converting)
+    _wrap(module, "get_kernel_with_resolver", fallbacks.converting)
 
 
 def _hook_func(module: ModuleType) -> None:
-    _wrap(module, "get_kernel_with_resolver", wrappers.converting)
-    _wrap(module, "select_revision_or_version", wrappers.resolving)
+    _wrap(module, "get_kernel_with_resolver", fallbacks.converting)
+    _wrap(module, "select_revision_or_version", fallbacks.resolving)
 
 
 def _hook_layer(module: ModuleType) -> None:
     _hook_func(module)
-    _wrap(module, "_get_layer_memoize", wrappers.converting_layer)
+    _wrap(module, "_get_layer_memoize", fallbacks.converting_layer)
 
 
 def _hook_kernelize(module: ModuleType) -> None:
-    _wrap(module, "kernelize_layer", wrappers.falling_back)
+    _wrap(module, "kernelize_layer", fallbacks.falling_back)
 
 
 def _hook_benchmark(module: ModuleType) -> None:
@@ -165,7 +165,7 @@ def _block(module: ModuleType, because: str) -> None:
         if name in _LOAD_POINTS and callable(value):
             setattr(module, name, _blocked(value, because))
         elif name == _FALLBACK_POINT and callable(value):
-            _wrap(module, name, wrappers.falling_back)
+            _wrap(module, name, fallbacks.falling_back)
         elif isinstance(value, type) and name.endswith("Repository"):
             load = vars(value).get("load")
             if load is not None:

@@ -1,4 +1,4 @@
-"""Puts the parts together once per process and carries out what the gate answers.
+"""Carries out what the gate answers, once for each kernel of a process.
 
 Here a mode becomes behaviour: observe changes nothing, warn loads and complains, enforce refuses
 in the one way that callers take for "use your own implementation", strict refuses and lets nobody
@@ -7,27 +7,19 @@ mistake it. What is checked stands in `gate`; how `kernels` reaches this stands 
 
 from __future__ import annotations
 
-import atexit
 import logging
-import os
-import secrets
-import tempfile
 import threading
 import time
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from pathlib import Path
-from typing import TYPE_CHECKING, Final, Protocol, assert_never
+from typing import TYPE_CHECKING, Final, assert_never
 
 from kgate_client import versions
+from kgate_client.answer import Answer, Cleared, Refused, Trace
 from kgate_client.asked import Asked, Mismatch, Place, expect
 from kgate_client.attestations import AttestationFinder
 from kgate_client.blocked import KgateBlocked
-from kgate_client.config import PodConfig
-from kgate_client.gate import Answer, Cleared, Gate, Refused, Trace
+from kgate_client.gate import Gate
 from kgate_client.loader import import_sealed
-from kgate_client.report import Reporter
-from kgate_client.seal import SealedStore, discard, is_private
 from kgate_client.store import DocumentStore
 from kgate_client.trust import TrustKeeper
 from kgate_core.errors import InvalidInput
@@ -35,11 +27,16 @@ from kgate_core.lock import Lock
 from kgate_core.trust import Mode
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-    from contextlib import AbstractContextManager
+    from collections.abc import Callable
+    from datetime import datetime
+    from pathlib import Path
     from types import ModuleType
 
     from kgate_client.channel import Channel
+    from kgate_client.config import PodConfig
+    from kgate_client.report import Reporter
+    from kgate_client.request import Request
+    from kgate_client.seal import SealedStore
     from kgate_core.digest import Digest
 
 _log = logging.getLogger(__name__)
@@ -47,32 +44,6 @@ REMEMBER_REFUSAL: Final = 30.0  # seconds in which the same refused files are no
 _FALLBACK: Final = "Running the PyTorch fallback."
 _RAISED: Final = "Mode strict: the caller gets the error."
 _LOADED_ANYWAY: Final = "Loaded all the same: mode {mode} does not stop it."
-
-
-class Library(Protocol):
-    """What a supported version of `kernels` lends to the gate."""
-
-    def find(self, path: Path) -> ModuleType | None:
-        """Return the module that was registered for this variant path."""
-
-    def register(self, path: Path, module: ModuleType, sealed: Path) -> None:
-        """Enter a loaded module into the library's own list."""
-
-    def context(self) -> AbstractContextManager[object]:
-        """Return the context in which the kernel's code runs."""
-
-    def load_ungated(self) -> ModuleType:
-        """Load as the library would have done without kgate."""
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """One arrival at the load point."""
-
-    asked: Asked
-    path: Path
-    depends: tuple[ModuleType, ...]
-    library: Library
 
 
 @dataclass(slots=True)
@@ -95,6 +66,8 @@ class Pod:
         self,
         config: PodConfig,
         *,
+        pinned: bytes | None,
+        sealed: SealedStore,
         channel: Channel | None,
         reporter: Reporter,
         now: Callable[[], datetime],
@@ -105,10 +78,10 @@ class Pod:
         self.reporter = reporter
         self.store = DocumentStore(config.cache)
         self.keeper = TrustKeeper(
-            _read_optional(config.trust_root), self.store, channel, lane=config.lane
+            pinned, self.store, channel, lane=config.lane, monotonic=monotonic
         )
         self.finder = AttestationFinder(self.store, channel)
-        self.sealed = _sealed_store(config.cache)
+        self.sealed = sealed
         self.gate = Gate(
             lane=config.lane,
             keeper=self.keeper,
@@ -123,6 +96,13 @@ class Pod:
         self._memory = _Memory()
         self._hub: Channel | None = None
         self._turn = threading.RLock()
+
+    def renew_locks(self) -> None:
+        """Forget who holds which lock: nobody does in a process that was just forked."""
+        self._turn = threading.RLock()
+        self.keeper.renew_lock()
+        self.store.renew_lock()
+        self.reporter.renew_lock()
 
     def mode(self) -> Mode:
         """Return the mode that binds: the environment's, but never below the signed floor.
@@ -329,47 +309,6 @@ class Pod:
             raise InvalidInput(f"the lock {self.config.lock} cannot be read ({exc})") from exc
 
 
-_pod: Pod | None = None
-_making = threading.Lock()
-
-
-def current() -> Pod:
-    """Return this process's shim, made from the environment at first use."""
-    global _pod  # noqa: PLW0603  # one shim per process is the point
-    with _making:
-        if _pod is None:
-            _pod = build(os.environ)
-        return _pod
-
-
-def build(environ: Mapping[str, str]) -> Pod:
-    """Return a shim for this environment: the only place where its parts are put together."""
-    config = PodConfig.from_env(environ)
-    channel: Channel | None = None
-    if not config.offline and config.endpoint is not None:
-        from kgate_client.channel import Channel as Http
-
-        channel = Http.of(config)
-    reporter = Reporter(config.report, warn=config.warn, endpoint=config.endpoint)
-    pod = Pod(config, channel=channel, reporter=reporter, now=lambda: datetime.now(UTC))
-    for problem in config.problems:
-        reporter.warn(problem, f"kgate: {problem}.")
-    if config.disable and config.trust_root is not None:
-        reporter.warn("disable", "kgate: KGATE_DISABLE is ignored where a trust root is pinned.")
-    return pod
-
-
-def _after_fork() -> None:
-    # A thread of the parent may have held these locks; in the child it does not exist.
-    global _making  # noqa: PLW0603  # as above
-    _making = threading.Lock()
-    if _pod is not None:
-        _pod._turn = threading.RLock()  # noqa: SLF001  # the same module
-
-
-os.register_at_fork(after_in_child=_after_fork)
-
-
 def _strictness(mode: Mode) -> int:
     return mode.strictness
 
@@ -384,45 +323,3 @@ def _refusal_outcome(mode: Mode) -> str:
             return "warned"
         case Mode.OBSERVE:
             return "observed"
-
-
-def _read_optional(path: Path | None) -> bytes | None:
-    if path is None:
-        return None
-    try:
-        return path.read_bytes()
-    except OSError:
-        return None
-
-
-def _sealed_store(cache: Path | None) -> SealedStore:
-    """Return where copies go: the cache if it is ours alone, or a private directory."""
-    if cache is None:
-        return SealedStore(_private_directory())
-    root = cache / "sealed"
-    if _can_make(root) and is_private(root):
-        return SealedStore(root)
-    return SealedStore(_private_directory(), shared=root)
-
-
-def _can_make(directory: Path) -> bool:
-    while not directory.exists() and directory != directory.parent:
-        directory = directory.parent
-    return directory.is_dir() and os.access(directory, os.W_OK | os.X_OK)
-
-
-def _private_directory() -> Path:
-    """Choose a directory of this process that nobody can guess; it is made when it is needed."""
-    try:
-        parent = tempfile.gettempdir()
-    except FileNotFoundError:
-        parent = "/dev/shm"  # noqa: S108  # the last writable place of a read-only container
-    directory = Path(parent) / f"kgate-{secrets.token_hex(16)}"
-    owner = os.getpid()
-
-    def remove() -> None:
-        if os.getpid() == owner:
-            discard(directory)
-
-    atexit.register(remove)
-    return directory

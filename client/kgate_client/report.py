@@ -20,7 +20,7 @@ from kgate_core.clock import write_time
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from kgate_client.gate import Trace
+    from kgate_client.answer import Trace
 
 SCHEMA: Final = "kgate.dev/load/v1"
 _NVIDIA: Final = Path("/proc/driver/nvidia/version")
@@ -41,6 +41,10 @@ class Reporter:
         self._warned: set[str] = set()
         self.counts: dict[str, int] = {}
         """Decisions by outcome, since the process began."""
+
+    def renew_lock(self) -> None:
+        """Start with a free lock, after a fork."""
+        self._lock = threading.Lock()
 
     def decision(
         self,

@@ -24,6 +24,10 @@ class DocumentStore:
         self._memory: dict[str, bytes] = {}
         self._lock = threading.Lock()
 
+    def renew_lock(self) -> None:
+        """Start with a free lock, after a fork."""
+        self._lock = threading.Lock()
+
     def read(self, name: str) -> bytes | None:
         """Return the document, or None if there is none (or it cannot be read)."""
         with self._lock:

@@ -66,6 +66,10 @@ class TrustKeeper:
         """True if a person chose a root."""
         return self._pinned is not None
 
+    def renew_lock(self) -> None:
+        """Start with a free lock, after a fork."""
+        self._lock = threading.RLock()
+
     def current(self, now: datetime) -> TrustedRoot:
         """Return the newest verified metadata; raises TrustError if there is none."""
         if self._pinned is None:

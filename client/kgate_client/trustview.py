@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from kgate_client.pod import build
+from kgate_client.process import build
 from kgate_core.clock import write_time
 
 if TYPE_CHECKING:

@@ -9,9 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from kgate_client.answer import Answer, Cleared
 from kgate_client.asked import Asked
-from kgate_client.gate import Answer, Cleared
-from kgate_client.pod import build
+from kgate_client.process import build
 from kgate_core.errors import InvalidInput
 
 if TYPE_CHECKING:

@@ -1,15 +1,14 @@
-"""What stands in the place of the functions of `kernels`: adapters between its world and the gate.
+"""What stands in the place of the functions of `kernels` on the way to the gate.
 
 Each function here takes one of the library's functions and returns its replacement; where they go
-is `hook`'s business. Neither torch nor cryptography is imported here before a kernel is asked for.
+is `hook`'s business, what becomes of a failure that of `fallbacks`. Neither torch nor cryptography
+is imported here before a kernel is asked for.
 """
 
 # ruff: noqa: ANN401  # the library's own arguments and results pass through, whatever they are
 from __future__ import annotations
 
 import functools
-import logging
-import os
 import sys
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -17,7 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from kgate_client import versions
-from kgate_client.blocked import KgateBlocked
+from kgate_client.fallbacks import asked_of, refuse_dead_endpoint
+from kgate_client.process import falls_back, shim, stops
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -25,11 +25,9 @@ if TYPE_CHECKING:
     from types import ModuleType
 
     from kgate_client.asked import Asked
-    from kgate_client.pod import Pod
 
     Function = Callable[..., Any]
 
-_log = logging.getLogger(__name__)
 _NOTE: Final = "_kgate_asked"
 
 
@@ -60,11 +58,11 @@ def gated(original: Function) -> Function:
             module: ModuleType = original(variant_path, deps=deps, repo_info=repo_info)
             return module
 
-        pod = _pod()
+        pod = shim()
         if pod is None:
             return ungated()
         from kgate_client.asked import Asked
-        from kgate_client.pod import Request
+        from kgate_client.request import Request
 
         # A note about another path is not a note about this one.
         asked = noted.asked if noted is not None and noted.path == path else Asked()
@@ -76,7 +74,7 @@ def gated(original: Function) -> Function:
 
 @dataclass(frozen=True, slots=True)
 class _Kernels:
-    """The library, as the gate uses it (see `pod.Library`)."""
+    """The library, as the gate uses it (see `request.Library`)."""
 
     deps: Mapping[str, ModuleType]
     repo_info: object
@@ -108,9 +106,9 @@ def noting(original: Function) -> Function:
     def resolve_kernel_tree(*args: Any, **kwargs: Any) -> Any:
         kernel = kwargs["kernel"] if "kernel" in kwargs else args[1]
         if _asks_the_hub(kwargs["resolver"] if "resolver" in kwargs else args[3]):
-            _refuse_dead_endpoint()
+            refuse_dead_endpoint()
         node = original(*args, **kwargs)
-        asked = _asked_of(kernel)
+        asked = asked_of(kernel)
         if asked.version is not None and (commit := getattr(node.location, "revision", None)):
             versions.note(str(asked.repo), asked.version, str(commit))
         # The location is a frozen dataclass: noted past its own protection, on this object only.
@@ -140,92 +138,34 @@ def carrying(original: Function) -> Function:
     return load
 
 
-def converting(original: Function) -> Function:
-    """Turn every failure to get a kernel into the one that callers take for "fall back"."""
+def refusing_scripts(original: Function) -> Function:
+    """Refuse scripts that came with a repository but that nobody signed."""
 
     @functools.wraps(original)
-    def get(*args: Any, **kwargs: Any) -> Any:
-        try:
-            return original(*args, **kwargs)
-        except KgateBlocked:
-            raise
-        except Exception as exc:
-            blocked = _conversion(exc, _asked_of(kwargs["kernel"]))
-            if blocked is None:
-                raise
-            raise blocked from exc
+    def discover(script_path: Path, *args: Any, **kwargs: Any) -> Any:
+        pod = stops()
+        if pod is None:
+            return original(script_path, *args, **kwargs)
+        from kgate_client.asked import Asked
 
-    return get
+        name = str(script_path)
+        said = "benchmark scripts of a repository are not signed"
+        raise pod.blocked(name, "unsigned-script", said, asked=Asked(name))
 
-
-def resolving(original: Function) -> Function:
-    """Do the same where a layer's repository looks up its revision."""
-
-    @functools.wraps(original)
-    def select_revision_or_version(*args: Any, **kwargs: Any) -> Any:
-        try:
-            if kwargs.get("revision") is None and not kwargs.get("local_files_only"):
-                _refuse_dead_endpoint()
-            commit = original(*args, **kwargs)
-        except Exception as exc:
-            from kgate_client.asked import Asked
-
-            pin = kwargs.get("revision") or f"v{kwargs.get('version')}"
-            asked = Asked(str(kwargs["repo_id"] if "repo_id" in kwargs else args[0]), pin)
-            blocked = _conversion(exc, asked)
-            if blocked is None:
-                raise
-            raise blocked from exc
-        repo = str(kwargs["repo_id"] if "repo_id" in kwargs else args[0])
-        if isinstance(number := kwargs.get("version"), int):
-            versions.note(repo, number, str(commit))
-        return commit
-
-    return select_revision_or_version
+    return discover
 
 
-def converting_layer(original: Function) -> Function:
-    """Do the same for a layer's repository; what the library's own checks say stays as it is."""
+def repaired(original: Function) -> Function:
+    """Take away the empty user agent of kernels 0.17 without telemetry, which HTTP refuses."""
 
     @functools.wraps(original)
-    def get_layer(repo: Any, module_class: Any) -> Any:
-        try:
-            return original(repo, module_class)
-        except KgateBlocked:
-            raise
-        except Exception as exc:
-            if _raised_by(exc, "_validate_layer", "_get_kernel_layer", "_get_kernel_func"):
-                raise
-            from kgate_client.asked import Asked
+    def get_hf_api(*args: Any, **kwargs: Any) -> Any:
+        api = original(*args, **kwargs)
+        if getattr(api, "user_agent", None) == "" and falls_back() is not None:
+            api.user_agent = None
+        return api
 
-            blocked = _conversion(exc, Asked(str(getattr(repo, "_repo_id", repo))))
-            if blocked is None:
-                raise
-            raise blocked from exc
-
-    return get_layer
-
-
-def falling_back(original: Function) -> Function:
-    """Let `use_fallback=True` cover a kernel that cannot be loaded, as its name promises."""
-
-    @functools.wraps(original)
-    def kernelize_layer(module: Any, *, use_fallback: Any, **kwargs: Any) -> Any:
-        kinds = type(use_fallback)
-        wanted = kinds.DEFAULT in use_fallback and _enforcing()
-        flags = use_fallback | kinds.CANNOT_LOAD if wanted else use_fallback
-        try:
-            return original(module, use_fallback=flags, **kwargs)
-        except KgateBlocked:
-            # The library asks for the repository's name, and so for its revision, before its own
-            # `try`: a failure there comes out here.
-            library = sys.modules.get("kernels.layer.layer")
-            keep_own = getattr(library, "_replace_forward", None)
-            if kinds.CANNOT_LOAD not in flags or keep_own is None:
-                raise
-            return keep_own(module, type(module))
-
-    return kernelize_layer
+    return get_hf_api
 
 
 def reusing(original: Function) -> Function:
@@ -243,7 +183,7 @@ def reusing(original: Function) -> Function:
             own = sys.modules["kernels.hf_hub"].CACHE_DIR
             cache = Path(own or sys.modules["huggingface_hub.constants"].HF_HUB_CACHE)
             folder = cache / f"kernels--{repo_id.replace('/', '--')}" / "snapshots" / revision
-            if not folder.is_dir() or not _enforcing():
+            if not folder.is_dir() or falls_back() is None:
                 raise
             return original(_Snapshot(folder), repo_id, revision=revision, **kwargs)
 
@@ -260,43 +200,13 @@ class _Snapshot:
         return str(self.folder)
 
 
-def refusing_scripts(original: Function) -> Function:
-    """Refuse scripts that came with a repository but that nobody signed."""
-
-    @functools.wraps(original)
-    def discover(script_path: Path, *args: Any, **kwargs: Any) -> Any:
-        pod = _pod()
-        if pod is None or pod.mode().strictness < _ENFORCE:
-            return original(script_path, *args, **kwargs)
-        from kgate_client.asked import Asked
-
-        name = str(script_path)
-        said = "benchmark scripts of a repository are not signed"
-        raise pod.blocked(name, "unsigned-script", said, asked=Asked(name))
-
-    return discover
-
-
-def repaired(original: Function) -> Function:
-    """Take away the empty user agent of kernels 0.17 without telemetry, which HTTP refuses."""
-
-    @functools.wraps(original)
-    def get_hf_api(*args: Any, **kwargs: Any) -> Any:
-        api = original(*args, **kwargs)
-        if getattr(api, "user_agent", None) == "" and _enforcing():
-            api.user_agent = None
-        return api
-
-    return get_hf_api
-
-
 def blocking(original: Function, *, because: str) -> Function:
     """Refuse to load anything, for a reason that lies in the library itself."""
 
     @functools.wraps(original)
     def refuse(*args: Any, **kwargs: Any) -> Any:
-        pod = _pod()
-        if pod is None or pod.mode().strictness < _ENFORCE:
+        pod = stops()
+        if pod is None:
             return original(*args, **kwargs)
         from kgate_client.asked import Asked
 
@@ -307,93 +217,6 @@ def blocking(original: Function, *, because: str) -> Function:
     return refuse
 
 
-_ENFORCE: Final = 2  # Mode.ENFORCE.strictness, known without importing the core
-
-# The ways in which a load fails, as stable words; matched by name so that nothing is imported.
-_REASONS: Final = {
-    "RepositoryNotFoundError": "not-found",
-    "RevisionNotFoundError": "revision-not-found",
-    "GatedRepoError": "gated",
-    "DisabledRepoError": "gated",
-    "LocalEntryNotFoundError": "not-cached",
-    "EntryNotFoundError": "not-found",
-    "ImportError": "import-error",
-    "FileNotFoundError": "no-build",
-    "ConnectError": "unreachable",
-    "TimeoutException": "unreachable",
-    "TimeoutError": "unreachable",
-    "ConnectionError": "unreachable",
-    "HfHubHTTPError": "unreachable",
-    "OSError": "import-error",
-    "ValueError": "not-resolved",
-}
-
-
-def _reason_of(exc: BaseException) -> str:
-    text = str(exc)
-    if "publisher" in text and "trust" in text:
-        return "untrusted-publisher"
-    if text.startswith("Version ") and ("not found" in text or "not available" in text):
-        return "version-not-found"
-    names = (kind.__name__ for kind in type(exc).__mro__)
-    return next((_REASONS[name] for name in names if name in _REASONS), "load-error")
-
-
-def _conversion(exc: Exception, asked: Asked) -> KgateBlocked | None:
-    """Return what to raise instead, None where the error is to be left alone."""
-    pod = _pod()
-    if pod is None or not _enforcing():
-        return None
-    text = str(exc).strip().partition("\n")[0] or type(exc).__name__
-    return pod.blocked(str(asked), _reason_of(exc), text, asked=asked)
-
-
-def _refuse_dead_endpoint() -> None:
-    """Fail at once where the client would retry a dead endpoint for 23 seconds per request."""
-    pod = _pod()
-    if pod is None or not _enforcing():
-        return
-    if problem := pod.unreachable():
-        raise ConnectionError(problem)
-
-
 def _asks_the_hub(resolver: object) -> bool:
     inner = getattr(resolver, "resolvers", None) or [resolver]
     return any(type(item).__name__ in {"HubResolver", "LockedHubResolver"} for item in inner)
-
-
-def _raised_by(exc: BaseException, *functions: str) -> bool:
-    traceback = exc.__traceback__
-    while traceback is not None:
-        if traceback.tb_frame.f_code.co_name in functions:
-            return True
-        traceback = traceback.tb_next
-    return False
-
-
-def _asked_of(kernel: Any) -> Asked:
-    """Read the library's KernelDependency."""
-    from kgate_client.asked import Asked
-
-    version = kernel.version
-    number = getattr(version, "version", None)
-    pin = getattr(version, "revision", None) if number is None else f"v{number}"
-    return Asked(str(kernel.repo_id), pin)
-
-
-def _pod() -> Pod | None:
-    """Return this process's shim; None if it is broken and may not matter (observe)."""
-    try:
-        from kgate_client import pod
-
-        return pod.current()
-    except Exception as exc:
-        if os.environ.get("KGATE_MODE", "").lower() == "observe":
-            _log.debug("kgate is broken and only observes", exc_info=True)
-            return None
-        raise KgateBlocked("a kernel", "gate-broken", f"kgate does not work here ({exc})") from exc
-
-
-def _enforcing() -> bool:
-    pod = _pod()
-    return pod is not None and pod.mode().strictness == _ENFORCE
