@@ -49,6 +49,8 @@ class Member(NamedTuple):
     offset: int
     size: int
     id: str
+    id_size: int
+    """Bytes of the id as stored."""
 
 
 def walk_bundles(place: Extent, ledger: Ledger) -> Iterator[Payload]:
@@ -87,6 +89,11 @@ def walk_bundles(place: Extent, ledger: Ledger) -> Iterator[Payload]:
 def walk_members(bundle: Payload, members: tuple[Member, ...], ledger: Ledger) -> Iterator[Payload]:
     """Yield the images of one plain bundle whose bytes are those of `bundle`."""
     place = bundle.place
+    at = _table_end(members)
+    for member in sorted(members):
+        if member.size:
+            ledger.unexplained(place, at, nonzero_bytes(place.data[at : member.offset]))
+            at = member.offset + member.size
     for number, member in enumerate(members):
         if member.id.startswith("host-") and not member.size:
             continue
@@ -104,6 +111,11 @@ def walk_members(bundle: Payload, members: tuple[Member, ...], ledger: Ledger) -
             checksum=None,
             size=None,
         )
+
+
+def _table_end(members: tuple[Member, ...]) -> int:
+    rows = sum(_ENTRY.size + member.id_size for member in members)
+    return len(PLAIN) + _COUNT.size + rows
 
 
 def read_members(view: memoryview) -> tuple[tuple[Member, ...], int]:
@@ -128,7 +140,7 @@ def read_members(view: memoryview) -> tuple[tuple[Member, ...], int]:
         if offset + size > len(view):
             raise InvalidInput(f"a bundle entry ends at {offset + size} of {len(view)} bytes")
         name = bytes(view[at : at + length]).decode("utf-8", "replace")
-        members.append(Member(offset, size, name))
+        members.append(Member(offset, size, name, length))
         at += length
     end = at
     for member in sorted(members):

@@ -15,6 +15,7 @@ import lz4.block
 import zstandard
 
 from kgate_core.errors import InvalidInput
+from kgate_scanner.device.extent import nonzero_bytes
 
 _LZ4_MAX_RATIO: Final = 255  # one length byte of a block adds at most 255 bytes of output
 _LZ4_SLACK: Final = 64  # bytes
@@ -39,8 +40,11 @@ def expand_lz4(stored: memoryview, size: int) -> bytes:
 def expand_zstd(stored: memoryview, size: int | None, *, most: int) -> bytes:
     """Return the content of one zstd frame, at most `most` bytes; raises InvalidInput.
 
+    Nothing but zeros may follow the frame.
+
     `size` is what the container declares, None if it does not.
     """
+    _check_rest(stored[zstd_frame(stored)[0] :], "zstd frame")
     try:
         declared = zstandard.get_frame_parameters(stored[:32]).content_size
         cap = most if size is None else min(size, most)
@@ -59,12 +63,18 @@ def expand_zstd(stored: memoryview, size: int | None, *, most: int) -> bytes:
 
 
 def expand_zlib(stored: memoryview, size: int) -> bytes:
-    """Return the `size` bytes of one zlib stream; raises InvalidInput."""
+    """Return the `size` bytes of one zlib stream, which only zeros may follow.
+
+    Raises InvalidInput.
+    """
     engine = zlib.decompressobj()
     try:
         expanded = engine.decompress(stored, size + 1)
     except (zlib.error, MemoryError, OverflowError) as exc:
         raise InvalidInput(f"zlib stream of {len(stored)} bytes is damaged") from exc
+    if not engine.eof and len(expanded) <= size:
+        raise InvalidInput(f"zlib stream of {len(stored)} bytes has no end")
+    _check_rest(memoryview(engine.unused_data), "zlib stream")
     return _exactly(expanded, size, "zlib stream")
 
 
@@ -107,6 +117,11 @@ def _zstd_frame(view: memoryview) -> tuple[int, int | None]:
     if at > len(view):
         raise InvalidInput("zstd frame ends outside its section")
     return at, content
+
+
+def _check_rest(rest: memoryview, what: str) -> None:
+    if count := nonzero_bytes(rest):
+        raise InvalidInput(f"{count} more bytes follow a {what}")
 
 
 def _exactly(expanded: bytes, size: int, what: str) -> bytes:

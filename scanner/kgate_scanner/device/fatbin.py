@@ -35,21 +35,25 @@ _VERSION: Final = 1
 CONTAINER: Final = struct.Struct("<IHHQ")
 ENTRY: Final = struct.Struct("<HHIQIIHHIIIQQQ")
 OPTIONS: Final = struct.Struct("<II")
+_MAX_HEADER: Final = 64 * 1024  # bytes; compiler options make it longer
 _ENTRY_VERSION: Final = 0x0101
 
 DEBUG: Final = 0x2
 LZ4: Final = 0x2000
 ZSTD: Final = 0x8000
+ENCODED: Final = 0x10000
+"""LTO-IR that only NVIDIA's linker can decode; the key lies in the entry."""
 SUFFIX_A: Final = 0x100000
 SUFFIX_F: Final = 0x200000
 BINARY_OPTIONS: Final = 0x1000000
-_KNOWN_FLAGS: Final = 0x1 | DEBUG | 0x7C | LZ4 | ZSTD | 0x10000 | SUFFIX_A | SUFFIX_F
+_KNOWN_FLAGS: Final = 0x1 | DEBUG | 0x7C | LZ4 | ZSTD | ENCODED | SUFFIX_A | SUFFIX_F
 _KNOWN: Final = _KNOWN_FLAGS | BINARY_OPTIONS
 
+LTO: Final = 8
 _KINDS: Final = {
     1: (ImageKind.PTX, "compute_"),
     2: (ImageKind.CUBIN, "sm_"),
-    8: (ImageKind.LTO_IR, "lto_"),
+    LTO: (ImageKind.LTO_IR, "lto_"),
 }
 
 
@@ -69,7 +73,7 @@ class Entry(NamedTuple):
     name_offset: int
     name_size: int
     flags: int
-    reserved: int
+    key: int
     size: int
 
 
@@ -134,7 +138,7 @@ def _entries(body: Extent, container: int, ledger: Ledger) -> Iterator[Payload]:
 
 def _fits(entry: Entry, room: int) -> bool:
     whole = entry.header_size + entry.stored_size
-    return entry.header_size >= ENTRY.size and whole <= room
+    return ENTRY.size <= entry.header_size <= _MAX_HEADER and whole <= room
 
 
 def _payload(
@@ -145,15 +149,18 @@ def _payload(
     if kind is ImageKind.UNKNOWN or entry.version != _ENTRY_VERSION:
         seen = f"a fatbin entry of kind {entry.kind}, version {entry.version:#x}"
         ledger.report(rules.UNKNOWN, seen, offset)
-    if entry.flags & ~_KNOWN:
-        seen = f"fatbin entry flags {entry.flags & ~_KNOWN:#x}"
+    strange = entry.flags & ~(_KNOWN if entry.kind == LTO else _KNOWN & ~ENCODED)
+    if strange:
+        seen = f"fatbin entry flags {strange:#x}"
         ledger.report(rules.UNKNOWN, seen, offset)
     try:
         compression, size, length = _storage(entry)
-        options, lineinfo = _options(entry, header), _name(entry, header)
+        options, lineinfo, unused = _extension(entry, header)
     except InvalidInput as exc:
         ledger.report(rules.MALFORMED, exc.message, offset)
         return None
+    ledger.unexplained(stored, 0, unused)
+    ledger.unexplained(stored, length, nonzero_bytes(stored.data[length:]))
     suffix = "a" if entry.flags & SUFFIX_A else "f" if entry.flags & SUFFIX_F else ""
     return Payload(
         kind=kind,
@@ -167,6 +174,7 @@ def _payload(
         options=options,
         lineinfo=lineinfo,
         debug=bool(entry.flags & DEBUG),
+        opaque=_is_encoded(entry),
         relocatable=stored.section == _RELOCATABLE_SECTION,
     )
 
@@ -174,13 +182,15 @@ def _payload(
 def _storage(entry: Entry) -> tuple[Compression, int | None, int]:
     """Return compression, declared size and stored length without padding."""
     packed = entry.flags & (LZ4 | ZSTD)
+    if _is_encoded(entry):
+        length = min(entry.compressed_size or entry.stored_size, entry.stored_size)
+        return Compression.NONE, None, length
     if packed == LZ4 | ZSTD:
         raise InvalidInput("a fatbin entry is marked as LZ4 and as zstd")
     if not packed:
         if entry.compressed_size:
             raise InvalidInput("a fatbin entry has a compressed size but no compression")
-        length = entry.size if 0 < entry.size < entry.stored_size else entry.stored_size
-        return Compression.NONE, None, length
+        return Compression.NONE, None, entry.stored_size
     if not 0 < entry.compressed_size <= entry.stored_size or not entry.size:
         seen = f"{entry.compressed_size} of {entry.stored_size} bytes for {entry.size}"
         raise InvalidInput(f"a fatbin entry has impossible sizes: {seen}")
@@ -188,27 +198,37 @@ def _storage(entry: Entry) -> tuple[Compression, int | None, int]:
     return compression, entry.size, entry.compressed_size
 
 
-def _options(entry: Entry, header: memoryview) -> str:
-    at = entry.options_offset
-    if not at:
-        return ""
-    if at + OPTIONS.size > len(header):
-        raise InvalidInput("the options of a fatbin entry lie outside its header")
-    offset, size = OPTIONS.unpack_from(header, at)
-    if offset + size > len(header):
-        raise InvalidInput("the options of a fatbin entry lie outside its header")
-    if entry.flags & BINARY_OPTIONS:  # compatibility attributes, not text
-        return ""
-    return _text(header[offset : offset + size])
+def _is_encoded(entry: Entry) -> bool:
+    # The flag means nothing elsewhere: it must not keep machine code from being read.
+    return bool(entry.flags & ENCODED) and entry.kind == LTO
 
 
-def _name(entry: Entry, header: memoryview) -> str:
-    if not entry.name_size:
-        return ""
-    if entry.name_offset + entry.name_size > len(header):
-        raise InvalidInput("the source name of a fatbin entry lies outside its header")
-    return _text(header[entry.name_offset : entry.name_offset + entry.name_size])
+def _extension(entry: Entry, header: memoryview) -> tuple[str, str, int]:
+    """Return options, source name, and how many bytes of the header neither of them explains."""
+    rest = bytearray(header)
+    rest[: ENTRY.size] = bytes(ENTRY.size)
+    options = lineinfo = ""
+    if entry.options_offset:
+        described = _range(header, entry.options_offset, OPTIONS.size)
+        offset, size = OPTIONS.unpack(header[described])
+        content = _range(header, offset, size)
+        if not entry.flags & BINARY_OPTIONS:  # else compatibility attributes, not text
+            options = _text(header[content])
+            content = slice(offset, offset + len(options.encode()))
+        rest[described] = bytes(OPTIONS.size)
+        rest[content] = bytes(content.stop - content.start)
+    if entry.name_size:
+        content = _range(header, entry.name_offset, entry.name_size)
+        lineinfo = _text(header[content])
+        rest[content] = bytes(entry.name_size)
+    return options.strip(), lineinfo, nonzero_bytes(memoryview(rest))
+
+
+def _range(header: memoryview, offset: int, size: int) -> slice:
+    if offset < ENTRY.size or offset + size > len(header):
+        raise InvalidInput("options or source name of a fatbin entry lie outside its header")
+    return slice(offset, offset + size)
 
 
 def _text(view: memoryview) -> str:
-    return bytes(view).split(b"\0", 1)[0].decode("utf-8", "replace").strip()
+    return bytes(view).split(b"\0", 1)[0].decode("utf-8", "replace")

@@ -125,7 +125,8 @@ class DeviceImage:
     """Bytes after decompression."""
     compression: Compression
     digest: Digest | None
-    """sha256 of the decompressed bytes; None if they could not be had, which is a finding."""
+    """sha256 of the decompressed bytes (of the stored bytes if only the vendor can decode them);
+    None if they could not be had, which is a finding."""
     toolkit: str = ""
     """Release of the toolkit, such as `12.8`, as far as the image says."""
     tools: tuple[Tool, ...] = ()

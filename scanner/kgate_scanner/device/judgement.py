@@ -40,10 +40,13 @@ def judge_images(ledger: Ledger) -> None:
 def _paths(images: tuple[DeviceImage, ...]) -> dict[str, tuple[int, int]]:
     counts: Counter[str] = Counter()
     first: dict[str, int] = {}
+    known: dict[tuple[str, ...], set[str]] = {}  # many images name the same texts
     for image in images:
-        texts = [image.options, image.lineinfo, *(tool.args for tool in image.tools)]
-        named = {m.group(1) for text in texts for m in _PATH.finditer(text[:_TEXT_MAX])}
-        for path in named:
+        texts = (image.options, image.lineinfo, *(tool.args for tool in image.tools))
+        if texts not in known:
+            found = (_PATH.finditer(text[:_TEXT_MAX]) for text in texts)
+            known[texts] = {match.group(1) for matches in found for match in matches}
+        for path in known[texts]:
             if not path.startswith(_ORDINARY):
                 counts[path] += 1
                 first.setdefault(path, image.offset)

@@ -112,6 +112,14 @@ BUNDLE_HASH: Final = Rule(
     "contents were changed after the compiler wrote them, or were damaged.",
     "Fetch the file again; if it stays so, refuse it.",
 )
+OPAQUE: Final = Rule(
+    "KG-DEV-015",
+    Severity.MEDIUM,
+    "Device code in an encoding that only its vendor can read",
+    "The toolkit stores intermediate code for link-time optimisation encoded. It was hashed as it "
+    "lies there, but nobody outside the vendor can say what is in it.",
+    "Ship linked machine code, without the intermediate code.",
+)
 
 RULES: Final = (
     MALFORMED,
@@ -128,4 +136,5 @@ RULES: Final = (
     WRAPPER,
     CODE_DAMAGED,
     BUNDLE_HASH,
+    OPAQUE,
 )

@@ -41,6 +41,7 @@ _MEMBER_END: Final = b"`\n"
 _MAX_MEMBERS: Final = 4096  # of one archive
 _DECIMAL: Final = re.compile(rb"[0-9]{1,10} *")
 _PADDING: Final = "pad_"
+_MAX_PADDING: Final = 64  # bytes; a larger member of that name is no padding
 _SPIRV_MAGIC: Final = b"\x03\x02\x23\x07"
 _TEXT: Final = ".text."
 _HELPERS: Final = frozenset({"Intel_Symbol_Table_Void_Program"})
@@ -90,7 +91,7 @@ def walk_archive(archive: Payload, view: memoryview, ledger: Ledger) -> Iterator
             ledger.report(rules.MALFORMED, "a device archive has a damaged member", place.base)
             return
         target = name.decode("ascii", "replace").strip().rstrip("/")
-        if not target.startswith(_PADDING):
+        if not target.startswith(_PADDING) or size > _MAX_PADDING:
             member = inner.part(at, at + size)
             yield Payload(
                 kind=content_kind(member.data),
@@ -104,6 +105,7 @@ def walk_archive(archive: Payload, view: memoryview, ledger: Ledger) -> Iterator
             )
             entry += 1
         at += size + (size & 1)
+    ledger.unexplained(inner, at, nonzero_bytes(view[at:]))
 
 
 def read_zebin(data: memoryview) -> CodeObject:

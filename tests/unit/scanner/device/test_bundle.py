@@ -133,5 +133,27 @@ def test_bytes_behind_the_last_member_are_unexplained() -> None:
     assert found.unexplained_bytes == 6
 
 
+def test_bytes_between_the_members_are_unexplained() -> None:
+    at = TWO.index(MI200) - 8
+    found = scan(host(TWO[:at] + b"hide" + TWO[at + 4 :], section=".hip_fatbin"))
+    assert rules_of(found) == ["KG-DEV-006"]
+    assert (found.unexplained_bytes, len(found.images)) == (4, 2)
+
+
+@pytest.mark.parametrize("method", ["zstd", "zlib"])
+def test_bytes_behind_the_compressed_contents_are_refused(method: str) -> None:
+    packed = ccob(TWO, method=method) + b"hide"
+    longer = packed[:8] + struct.pack("<Q", len(packed)) + packed[16:]
+    found = scan(host(longer, section=".hip_fatbin"))
+    assert rules_of(found) == ["KG-DEV-005"]
+    assert "4 more bytes follow" in said(found)
+
+
+def test_a_zlib_stream_without_an_end_is_refused() -> None:
+    packed = ccob(TWO, method="zlib")
+    shorter = packed[:8] + struct.pack("<Q", len(packed) - 4) + packed[16:-4]
+    assert "has no end" in said(scan(host(shorter, section=".hip_fatbin")))
+
+
 def test_the_image_of_a_host_is_not_listed_when_empty() -> None:
     assert [image.entry for image in scan(host(TWO, section=".hip_fatbin")).images] == [1, 2]

@@ -68,11 +68,21 @@ def test_the_suffix_of_the_architecture_comes_from_the_flags(flags: int, target:
 
 
 def test_lto_ir_is_listed_without_being_read() -> None:
-    found = scan(host(fatbin(entry(cubin(90)), entry(b"\x7fNVVM" + bytes(59), kind=8))))
+    encoded = entry(b"opaque" * 20, kind=8, flags=0x18011, size=4096)
+    found = scan(host(fatbin(entry(cubin(90)), encoded)))
+    assert rules_of(found) == ["KG-DEV-015"]
+    assert found.complete
+    assert found.images[1].digest == Digest.of(b"opaque" * 20)
     assert [(image.kind, image.target) for image in found.images] == [
         (ImageKind.CUBIN, "sm_90"),
         (ImageKind.LTO_IR, "lto_90"),
     ]
+
+
+def test_machine_code_is_read_even_if_it_is_marked_as_encoded() -> None:
+    found = scan(host(fatbin(entry(cubin(90), flags=0x10011))))
+    assert rules_of(found) == ["KG-DEV-011"]
+    assert found.images[0].kernels[0].name == "scale"
 
 
 def test_options_and_source_name_come_out_of_the_header() -> None:
@@ -138,6 +148,22 @@ def test_bytes_between_containers_are_unexplained_unless_zero() -> None:
     assert len(found.images) == 2
 
 
+@pytest.mark.parametrize("where", ["header", "padding", "options"])
+def test_bytes_that_an_entry_does_not_explain_are_reported(where: str) -> None:
+    packed = entry(cubin(90), compression="zstd", header_size=128, options=b"-O1" + bytes(5))
+    broken = bytearray(packed)
+    stored = struct.unpack_from("<I", packed, 0x10)[0]
+    at = {"header": 120, "padding": 128 + stored, "options": 76}[where]
+    if where == "padding":
+        broken[8:16] = struct.pack("<Q", stored + 16)
+        broken[at:] = bytes(16)
+    broken[at : at + 4] = b"hide"
+    found = scan(host(fatbin(bytes(broken))))
+    assert rules_of(found) == ["KG-DEV-006"]
+    assert found.unexplained_bytes == 4
+    assert found.images[0].kernels[0].name == "scale"
+
+
 def test_a_container_that_claims_too_much_is_malformed_and_still_read() -> None:
     data = bytearray(host(fatbin(entry(cubin(90)))))
     at = data.index(b"\x50\xed\x55\xba")
@@ -162,7 +188,7 @@ def test_an_entry_that_does_not_fit_ends_its_container_only() -> None:
         (0, struct.pack("<H", 77), "KG-DEV-011", "kind 77"),
         (2, struct.pack("<H", 0x0202), "KG-DEV-011", "version 0x202"),
         (0x10, struct.pack("<I", 9), "KG-DEV-001", "no compression"),
-        (0x14, struct.pack("<I", 4096), "KG-DEV-001", "options"),
+        (0x14, struct.pack("<I", 4096), "KG-DEV-001", "options or source"),
         (0x24, struct.pack("<I", 4096), "KG-DEV-001", "source name"),
         (0x28, struct.pack("<Q", 0xA011), "KG-DEV-001", "as LZ4 and as zstd"),
         (0x28, struct.pack("<Q", 0x2011), "KG-DEV-001", "impossible sizes"),

@@ -53,6 +53,16 @@ def test_a_damaged_archive_member_is_malformed() -> None:
     assert "damaged member" in said(scan(sycl_host("spir64_gen", broken)))
 
 
+def test_a_large_member_is_no_padding_whatever_its_name() -> None:
+    found = scan(sycl_host("spir64_gen", archive(("pad_0", zebin("scale")))))
+    assert [image.target for image in found.images] == ["spir64_gen", "pad_0"]
+
+
+def test_bytes_behind_the_last_member_are_unexplained() -> None:
+    found = scan(sycl_host("spir64_gen", AHEAD + b"hide"))
+    assert rules_of(found) == ["KG-DEV-006"]
+
+
 def test_a_frame_with_damaged_contents_is_one_finding() -> None:
     data = bytearray(sycl_host("spir64", spirv(*"abcdefghijklmnop"), spirv("scale")))
     second = data.rindex(b"\x28\xb5\x2f\xfd")
