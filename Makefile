@@ -30,7 +30,7 @@ demo: $(VENV)/.kgate system ## The whole story on this machine, offline; leaves 
 	$(BIN)/kgate demo --out demo-out
 
 test: $(VENV)/.kgate system-test ## All tests that need neither a GPU nor the internet
-	$(BIN)/pytest -q -n $(WORKERS) --dist worksteal
+	$(BIN)/pytest -q -n $(WORKERS) --dist loadfile
 
 test-corpus: $(VENV)/.kgate system-test ## Scan the large GPU wheels of the corpus (downloads them)
 	$(BIN)/pytest -q -m corpus

@@ -1,7 +1,7 @@
 """Writes the parts of the documentation that follow from the code: `scripts/docs.py [--check]`.
 
 * README.md, between the help marks: the text of `kgate --help`
-* docs/threat-model.md, last column of the table: the tests that carry an attack out
+* docs/threat-model.md, last column of the table: the test files that carry an attack out
 * docs/rules/: one page for each scanner rule, from the scanner's register
 * docs/policy-rules.md: a section for each built-in policy rule, from the policy's register
 
@@ -87,14 +87,15 @@ def readme(text: str) -> str:
 
 def threat_table(text: str) -> str:
     """Return the threat model with the present tests in the last column of its table."""
-    tests: dict[str, list[str]] = {}
-    for path in sorted((ROOT / "tests/threats").glob("test_*.py")):
+    tests: dict[str, list[Path]] = {}
+    for path in sorted((ROOT / "tests").rglob("test_*.py")):
         for number in sorted(attacks(path)):
-            tests.setdefault(number, []).append(path.name)
+            tests.setdefault(number, []).append(path.relative_to(ROOT))
 
     def row(found: re.Match[str]) -> str:
-        names = tests.get(found[1], [])
-        links = ", ".join(f"[{name[5:-3]}](../tests/threats/{name})" for name in names)
+        links = ", ".join(
+            f"[{path.stem.removeprefix('test_')}](../{path})" for path in tests.get(found[1], [])
+        )
         return f"| {found[1]} |{found[2]}| {links or 'not yet'} |"
 
     return _THREAT_ROW.sub(row, text)
