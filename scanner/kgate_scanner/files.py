@@ -200,9 +200,9 @@ def _objections(  # noqa: C901, PLR0912  # one line per kind reads better than a
                 )
             )
         case Kind.PE:
-            said.append(_foreign(rules.WINDOWS_BINARY, "Windows (PE)", system in {None, "windows"}))
+            said.append(_foreign(rules.WINDOWS_BINARY, "a Windows (PE)", system in {None, "windows"}))
         case Kind.MACHO:
-            said.append(_foreign(rules.APPLE_BINARY, "Apple (Mach-O)", system in {None, "darwin"}))
+            said.append(_foreign(rules.APPLE_BINARY, "an Apple (Mach-O)", system in {None, "darwin"}))
         case Kind.ARCHIVE:
             said.append((rules.ARCHIVE, f"an archive of {len(data)} bytes that was not unpacked"))
         case Kind.PROGRAM:
@@ -227,8 +227,8 @@ def _objections(  # noqa: C901, PLR0912  # one line per kind reads better than a
 
 def _foreign(rule: Rule, what: str, expected: bool) -> tuple[Rule, str]:  # noqa: FBT001  # private
     if expected:
-        return rules.FOREIGN_BINARY, f"a {what} binary; only its format was recognised"
-    return rule, f"a {what} binary in a variant for another system"
+        return rules.FOREIGN_BINARY, f"{what} binary; only its format was recognised"
+    return rule, f"{what} binary in a variant for another system"
 
 
 def _named_library(name: PurePosixPath) -> bool:

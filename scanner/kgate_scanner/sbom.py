@@ -11,23 +11,19 @@ from __future__ import annotations
 
 import hashlib
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 from uuid import NAMESPACE_URL, uuid5
 
-from cyclonedx.contrib.license.factories import LicenseFactory
 from cyclonedx.exception import CycloneDxException
 from cyclonedx.model import (
-    ExternalReference,
     ExternalReferenceType,
     HashAlgorithm,
     HashType,
     Property,
-    XsUri,
 )
 from cyclonedx.model.bom import Bom, BomMetaData
 from cyclonedx.model.bom_ref import BomRef
-from cyclonedx.model.component import Commit, Component, ComponentScope, ComponentType, Pedigree
-from cyclonedx.model.component_evidence import ComponentEvidence, Occurrence
+from cyclonedx.model.component import Component, ComponentScope, ComponentType
 from cyclonedx.model.dependency import Dependency
 from cyclonedx.model.tool import ToolRepository
 from cyclonedx.output.json import JsonV1Dot6, JsonV1Dot7
@@ -36,10 +32,11 @@ from packageurl import PackageURL
 from kgate_core import strictjson
 from kgate_core.errors import InvalidInput
 from kgate_scanner import libraries
+from kgate_scanner import sbom_parts as parts
 from kgate_scanner.summary import images
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
     from datetime import datetime
 
     from kgate_core.evidence import Facts, ScanReport
@@ -47,7 +44,6 @@ if TYPE_CHECKING:
     from kgate_core.manifest import FileEntry, Manifest
 
 _TABLE_SCHEMA: Final = "kgate.dev/kernel-table/v1"
-_MAX_TEXT: Final = 1024  # characters of one property
 _LIBRARY_KINDS: Final = frozenset({"elf-shared-object"})
 
 
@@ -120,7 +116,7 @@ class _Graph:
         references = []
         if origin.startswith("http"):
             plural = f"{origin}/{kernel.repo_type}s/{kernel.repo}/tree/{kernel.revision}"
-            references.append(_reference(ExternalReferenceType.DISTRIBUTION, plural))
+            references.append(parts.reference(ExternalReferenceType.DISTRIBUTION, plural))
         self.root: Final = Component(
             type=ComponentType.LIBRARY,
             name=kernel.repo.name,
@@ -142,22 +138,22 @@ class _Graph:
     def add_variant(self, metadata: Facts) -> None:
         """Add the variant with licence, origin, provenance and declared dependencies."""
         for component in (self.root, self._variant):
-            component.licenses.update(_licences(metadata))
+            component.licenses.update(parts.licences(metadata))
             for kind, key in (
                 (ExternalReferenceType.VCS, "source"),
                 (ExternalReferenceType.WEBSITE, "upstream"),
             ):
-                reference = _reference(kind, metadata.get(key))
+                reference = parts.reference(kind, metadata.get(key))
                 if reference is not None:
                     component.external_references.add(reference)
-        self._variant.pedigree = _pedigree(metadata)
-        self._variant.properties.update(_metadata_properties(metadata))
+        self._variant.pedigree = parts.pedigree(metadata)
+        self._variant.properties.update(parts.metadata_properties(metadata))
         self._add(self._variant, self.root)
         for name in sorted({str(name) for name in metadata.get("python-depends") or []}):
-            self._add_once(f"pkg:pypi/{name.lower()}", name, self._variant)
+            self._add_once("pypi", name, name, self._variant)
         for item in metadata.get("kernel-depends") or []:
             repo = str(item["repo-id"])
-            self._add_once(f"pkg:huggingface/{repo}", repo, self._variant)
+            self._add_once("huggingface", repo, repo, self._variant)
 
     def add_file(self, entry: FileEntry, facts: Facts) -> None:
         """Add one file, and for a library what it needs and the device images inside."""
@@ -172,20 +168,20 @@ class _Graph:
                 subpath=f"build/{self.kernel.variant}/{entry.path}"
             ),
             hashes=[HashType(alg=HashAlgorithm.SHA_256, content=entry.digest.hex)],
-            properties=list(_file_properties(entry, facts)),
+            properties=list(parts.file_properties(entry, facts)),
         )
         self._files[entry.path] = component
         self._add(component, self._variant)
         for image in facts.get("device", {}).get("images", ()):
-            self._add(_image(purl, entry.path, image), component)
+            self._add(parts.image_component(purl, entry.path, image), component)
         for soname in facts.get("host", {}).get("needed", ()):
             shipped = self._shipped.get(soname)
             if shipped is not None:
                 self._edges.setdefault(component.bom_ref, set()).add(self._file_ref(shipped))
             else:
                 project = libraries.pypi_project(soname)
-                purl_of = f"pkg:pypi/{project}" if project else f"pkg:generic/{soname}"
-                self._add_once(purl_of, soname, component)
+                kind = "pypi" if project else "generic"
+                self._add_once(kind, project or soname, soname, component)
 
     def dependencies(self) -> Iterator[Dependency]:
         """Yield an entry for every component, with or without edges."""
@@ -202,20 +198,18 @@ class _Graph:
         self.components.append(component)
         self._edges.setdefault(parent.bom_ref, set()).add(component.bom_ref)
 
-    def _add_once(self, purl: str, name: str, parent: Component) -> None:
+    def _add_once(self, kind: str, project: str, name: str, parent: Component) -> None:
         # Two sonames may come from one project; each stays a component of its own.
-        reference = f"{purl}#{name}"
+        reference = f"{kind}:{name}"
         if reference not in self._needed:
             entry = libraries.platform_library(name)
             self._needed[reference] = Component(
                 type=ComponentType.LIBRARY,
-                name=name,
+                name=name[: parts.MAX_TEXT],
                 bom_ref=reference,
-                purl=PackageURL.from_string(purl),
+                purl=parts.package_url(kind, project),
                 scope=ComponentScope.REQUIRED,
-                properties=[Property(name="kgate:provided-by", value=entry.family)]
-                if entry
-                else [],
+                properties=parts.properties("kgate", {"provided-by": entry and entry.family}),
             )
             self.components.append(self._needed[reference])
         needed = self._needed[reference]
@@ -230,47 +224,6 @@ def _shipped(files: Mapping[str, Facts]) -> dict[str, str]:
     return shipped
 
 
-def _image(parent: str, path: str, image: Mapping[str, Any]) -> Component:
-    digest = str(image.get("digest", "")).removeprefix("sha256:")
-    place = f"{image['container']}.{image['entry']}"
-    kernels = sorted(str(kernel["name"]) for kernel in image.get("kernels", ()))
-    said = {
-        "kind": image["kind"],
-        "target": image.get("target"),
-        "container-format": image.get("containerFormat"),
-        "compression": image.get("compression"),
-        "size": image["size"],
-        "stored-size": image["storedSize"],
-        "toolkit": image.get("toolkit"),
-        "options": image.get("options"),
-        "debug": image.get("debug"),
-        "relocatable": image.get("relocatable"),
-        "kernels": image.get("kernelCount", len(kernels)),
-        "kernels-digest": _names_digest(kernels) if kernels else None,
-    }
-    properties = _properties("kgate:device", said)
-    for tool in image.get("tools", ()):
-        text = " ".join(str(tool[key]) for key in ("name", "version", "build") if tool.get(key))
-        properties.append(Property(name="kgate:device:tool", value=text[:_MAX_TEXT]))
-    return Component(
-        type=ComponentType.FILE,
-        name=f"{image.get('target') or 'device'} {image['kind']}",
-        version=f"sha256:{digest}" if digest else None,
-        bom_ref=f"{parent}#{place}",
-        hashes=[HashType(alg=HashAlgorithm.SHA_256, content=digest)] if digest else [],
-        evidence=ComponentEvidence(
-            occurrences=[
-                Occurrence(
-                    location=path,
-                    offset=int(image["offset"]),
-                    additional_context=str(image.get("section") or "outside all sections"),
-                )
-            ]
-        ),
-        properties=properties,
-    )
-
-
 def _variant_properties(manifest: Manifest, report: ScanReport) -> Iterator[Property]:
     table = kernel_table(report)
     said = {
@@ -280,75 +233,7 @@ def _variant_properties(manifest: Manifest, report: ScanReport) -> Iterator[Prop
         "device:kernels": report.summary.get("device", {}).get("kernels", 0),
         "device:kernel-table": f"sha256:{hashlib.sha256(table).hexdigest()}",
     }
-    yield from _properties("kgate", said)
-
-
-def _metadata_properties(metadata: Facts) -> Iterator[Property]:
-    backend = metadata.get("backend") or {}
-    provenance = metadata.get("provenance") or {}
-    builder = provenance.get("kernel-builder") or {}
-    source = provenance.get("kernel") or {}
-    said = {
-        "id": metadata.get("id"),
-        "version": metadata.get("version"),
-        "backend": backend.get("type"),
-        "backend:archs": " ".join(map(str, backend.get("archs") or [])),
-        "provenance:builder": builder.get("version"),
-        "provenance:builder:commit": builder.get("commit") or builder.get("sha"),
-        "provenance:builder:dirty": builder.get("dirty"),
-        "provenance:kernel:dirty": source.get("dirty"),
-    }
-    yield from _properties("kgate:metadata", said)
-
-
-def _file_properties(entry: FileEntry, facts: Facts) -> Iterator[Property]:
-    host = facts.get("host") or {}
-    said = {
-        "kind": facts.get("kind"),
-        "size": entry.size,
-        "build-id": host.get("buildId"),
-        "machine": host.get("machine"),
-        "manylinux": host.get("manylinux"),
-        "torch-abi": host.get("torchAbi"),
-        "runpath": ":".join([*host.get("rpath", ()), *host.get("runpath", ())]),
-        "compilers": "; ".join(host.get("compilers", ())),
-    }
-    yield from _properties("kgate:file", said)
-
-
-def _properties(prefix: str, said: Mapping[str, object]) -> list[Property]:
-    found = []
-    for key, value in said.items():
-        if value is None or value == "":
-            continue
-        text = str(value).lower() if isinstance(value, bool) else str(value)
-        found.append(Property(name=f"{prefix}:{key}", value=text[:_MAX_TEXT]))
-    return found
-
-
-def _names_digest(names: Iterable[str]) -> str:
-    text = "\n".join(names).encode("utf-8", "backslashreplace")
-    return f"sha256:{hashlib.sha256(text).hexdigest()}"
-
-
-def _licences(metadata: Facts) -> list[Any]:
-    text = metadata.get("license")
-    return [LicenseFactory().make_from_string(text[:_MAX_TEXT])] if text else []
-
-
-def _pedigree(metadata: Facts) -> Pedigree | None:
-    source = (metadata.get("provenance") or {}).get("kernel") or {}
-    commit = source.get("commit") or source.get("sha")
-    return Pedigree(commits=[Commit(uid=str(commit)[:_MAX_TEXT])]) if commit else None
-
-
-def _reference(kind: ExternalReferenceType, url: object) -> ExternalReference | None:
-    if not isinstance(url, str) or not url.startswith(("https://", "http://", "git+https://")):
-        return None
-    try:
-        return ExternalReference(type=kind, url=XsUri(url[:_MAX_TEXT]))
-    except CycloneDxException:
-        return None
+    yield from parts.properties("kgate", said)
 
 
 def _tool(scanner: str) -> Component:
