@@ -42,6 +42,7 @@ lint: $(VENV)/.kgate ## ruff, mypy --strict and the direction of imports
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+	$(BIN)/mypy scripts
 	$(BIN)/lint-imports
 
 bench: $(VENV)/.kgate system ## Run every benchmark and write benchmarks/RESULTS.md
