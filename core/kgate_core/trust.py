@@ -18,6 +18,7 @@ from kgate_core.clock import read_time, write_time
 from kgate_core.digest import Digest
 from kgate_core.errors import InvalidInput, TrustError
 from kgate_core.kernel import check_origin
+from kgate_core.timestamp import Authority
 from kgate_core.tuf import Metadata, Role, check_listed, parse_keys, walk_roots
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from kgate_core.keys import PublicKey
 
 FIELD: Final = "kgate"
+AUTHORITIES: Final = "timestampAuthorities"
 CLOCK_SKEW: Final = timedelta(minutes=5)  # clocks of pods and mirrors that still count as equal
 MAX_STALENESS: Final = timedelta(days=3660)  # for sites that get news once in years
 
@@ -94,6 +96,8 @@ class TrustedRoot:
     versions: Versions
     log_head: str = ""
     """Head of the publication log, as the timestamp role signed it."""
+    authorities: tuple[Authority, ...] = ()
+    """Timestamp authorities that are believed about when something was signed."""
 
     def age(self, now: datetime) -> timedelta:
         """Return how long ago the mirror last vouched for this metadata."""
@@ -193,6 +197,7 @@ def _read(
         expires=expires,
         versions=versions,
         log_head=strictjson.take(fresh, "logHead", str, what=what),
+        authorities=_read_authorities(own, what=what),
     )
 
 
@@ -209,6 +214,20 @@ def _read_keys(data: dict[str, Any], *, what: str) -> dict[str, SigningKey]:
         )
         for keyid, key in public.items()
     }
+
+
+def _read_authorities(own: dict[str, Any], *, what: str) -> tuple[Authority, ...]:
+    if AUTHORITIES not in own:
+        return ()  # optional: a site without one trusts no dates
+    return tuple(
+        Authority(
+            strictjson.take(item, "name", str, what=what),
+            strictjson.take(item, "publicKey", str, what=what),
+            read_time(strictjson.take(item, "validFrom", str, what=what), what=what),
+            read_time(strictjson.take(item, "validUntil", str, what=what), what=what),
+        )
+        for item in strictjson.take(own, AUTHORITIES, list, what=what)
+    )
 
 
 def _read_lane(

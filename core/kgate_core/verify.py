@@ -17,6 +17,7 @@ from kgate_core.clock import write_time
 from kgate_core.errors import InvalidInput
 from kgate_core.kernel import KernelRef, RepoType, Revision
 from kgate_core.statement import PAYLOAD_TYPE, Statement, subjects_of
+from kgate_core.timestamp import signed_before
 from kgate_core.trust import CLOCK_SKEW
 from kgate_core.vsa import PREDICATE_TYPE, Vsa
 
@@ -123,7 +124,8 @@ def verify(
     2. Neither the manifest nor one of its files is revoked.
     Then for each bundle:
     3. It is a well-formed key-signed bundle around an in-toto statement.
-    4. A trusted key that is valid now and not revoked signed it.
+    4. A trusted key signed it while it was valid and not revoked; without a timestamp by an
+       independent authority, that means now.
     5. Its subjects are exactly this manifest and its files.
     6. It names the repository, type, revision and variant asked for, from an allowed origin.
     7. It is a passed decision for this lane and site, under an allowed policy, still valid.
@@ -259,12 +261,18 @@ def _check_signature(bundle: Bundle, trusted: TrustedRoot, now: datetime, trace:
         raise _Refusal(
             Reason.UNKNOWN_KEY, f"signed by the key {bundle.hint}, which is not trusted here"
         )
-    if revoked := trusted.revoked_keys.get(key.public.keyid):
+    # Only an independent authority can tell that something was signed before a key was stolen or
+    # ran out: dates inside the statement are the signer's own claim.
+    seen = signed_before(bundle.timestamps, bundle.envelope.signature, trusted.authorities)
+    if seen is not None and seen > now + CLOCK_SKEW:
+        seen = None
+    revoked = trusted.revoked_keys.get(key.public.keyid)
+    if revoked is not None and (seen is None or seen >= revoked.since):
         raise _Refusal(
             Reason.REVOKED_KEY,
             f"the key {bundle.hint} is revoked since {write_time(revoked.since)}: {revoked.reason}",
         )
-    if not key.valid_from - CLOCK_SKEW <= now < key.valid_until:
+    if not key.valid_from - CLOCK_SKEW <= (seen or now) < key.valid_until:
         raise _Refusal(
             Reason.EXPIRED,
             f"the key {bundle.hint} is valid from {write_time(key.valid_from)}"
@@ -272,7 +280,8 @@ def _check_signature(bundle: Bundle, trusted: TrustedRoot, now: datetime, trace:
         )
     if not key.public.verify(bundle.envelope.signature, bundle.envelope.signed_bytes):
         raise _Refusal(Reason.BAD_SIGNATURE, f"the signature is not one of the key {bundle.hint}")
-    trace.passed(4, _STEP_NAMES[4], f"{key.public.algorithm} by {bundle.hint}")
+    dated = "" if seen is None else f", not later than {write_time(seen)}"
+    trace.passed(4, _STEP_NAMES[4], f"{key.public.algorithm} by {bundle.hint}{dated}")
 
 
 def _check_subjects(statement: Statement, manifest: Manifest, trace: _Trace) -> None:

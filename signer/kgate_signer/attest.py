@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from kgate_core.manifest import Manifest
     from kgate_signer.keys import KeyProvider
     from kgate_signer.predicates import ImportRecord
+    from kgate_signer.timestamps import Stamper
 
 VSA_LIFETIME: Final = timedelta(days=90)  # how long a decision counts before it is taken anew
 
@@ -84,6 +85,8 @@ class Attestor:
     key: KeyProvider
     store: EvidenceStore
     lifetime: timedelta = VSA_LIFETIME
+    stamper: Stamper | None = None
+    """An independent authority that dates the decision, so that its key may run out."""
 
     def attest(self, kernel: KernelId, lane: str, manifest: Digest, now: datetime) -> Attestations:
         """Sign import, SBOM, model signature and decision about a served variant.
@@ -160,4 +163,7 @@ class Attestor:
             inputs=inputs,
             feed=found.feed,
         )
-        return sign_statement(vsa_statement(found.manifest, vsa), self.key)
+        statement = vsa_statement(found.manifest, vsa)
+        if (stamper := self.stamper) is None:
+            return sign_statement(statement, self.key)
+        return sign_statement(statement, self.key, stamp=lambda data: stamper.stamp(data, now))

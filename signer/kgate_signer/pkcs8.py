@@ -17,16 +17,14 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.kdf.pbkdf2 import PBKDF2HMAC
 from cryptography.hazmat.primitives.padding import PKCS7
 
+from kgate_signer import der
+
 KDF_ROUNDS: Final = 600_000  # OWASP's advice for PBKDF2-HMAC-SHA256; 0.2 s on a small machine
 _SALT: Final = 16  # bytes
 _KEY: Final = 32  # bytes
 _BLOCK: Final = 16  # bytes in an AES block
 _LINE: Final = 64  # characters in a line of PEM (RFC 7468 section 2)
 
-_SEQUENCE: Final = 0x30
-_INTEGER: Final = 0x02
-_OCTETS: Final = 0x04
-_NULL: Final = bytes.fromhex("0500")
 _PBES2: Final = bytes.fromhex("06092a864886f70d01050d")
 _PBKDF2: Final = bytes.fromhex("06092a864886f70d01050c")
 _HMAC_SHA256: Final = bytes.fromhex("06082a864886f70d0209")
@@ -40,29 +38,14 @@ def encrypt(private: bytes, passphrase: bytes) -> bytes:
     padder = PKCS7(_BLOCK * 8).padder()
     encryptor = Cipher(algorithms.AES(key), modes.CBC(start)).encryptor()
     hidden = encryptor.update(padder.update(private) + padder.finalize()) + encryptor.finalize()
-    derivation = _sequence(
-        _PBKDF2,
-        _sequence(_value(_OCTETS, salt), _integer(KDF_ROUNDS), _sequence(_HMAC_SHA256, _NULL)),
+    rounds = der.integer(KDF_ROUNDS)
+    derived = der.sequence(
+        der.value(der.OCTETS, salt), rounds, der.sequence(_HMAC_SHA256, der.NULL)
     )
-    scheme = _sequence(derivation, _sequence(_AES_256_CBC, _value(_OCTETS, start)))
-    text = base64.b64encode(_sequence(_sequence(_PBES2, scheme), _value(_OCTETS, hidden)))
+    derivation = der.sequence(_PBKDF2, derived)
+    encryption = der.sequence(_AES_256_CBC, der.value(der.OCTETS, start))
+    scheme = der.sequence(_PBES2, der.sequence(derivation, encryption))
+    text = base64.b64encode(der.sequence(scheme, der.value(der.OCTETS, hidden)))
     lines = [text[at : at + _LINE] for at in range(0, len(text), _LINE)]
     label = b"ENCRYPTED PRIVATE KEY-----"
     return b"\n".join([b"-----BEGIN " + label, *lines, b"-----END " + label, b""])
-
-
-def _sequence(*parts: bytes) -> bytes:
-    return _value(_SEQUENCE, b"".join(parts))
-
-
-def _integer(number: int) -> bytes:
-    # One bit more than needed: DER integers are signed (X.690 section 8.3).
-    return _value(_INTEGER, number.to_bytes(number.bit_length() // 8 + 1))
-
-
-def _value(tag: int, content: bytes) -> bytes:
-    length = len(content)
-    if length < 0x80:  # noqa: PLR2004  # the short form (X.690 section 8.1.3.4)
-        return bytes([tag, length]) + content
-    size = length.to_bytes((length.bit_length() + 7) // 8)
-    return bytes([tag, 0x80 | len(size)]) + size + content

@@ -12,19 +12,30 @@ from kgate_core.errors import KgateError, TrustError
 from kgate_core.statement import PAYLOAD_TYPE
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from kgate_core.statement import Statement
     from kgate_signer.keys import KeyProvider
 
 
-def sign_statement(statement: Statement, key: KeyProvider, *, hint: str | None = None) -> bytes:
+def sign_statement(
+    statement: Statement,
+    key: KeyProvider,
+    *,
+    hint: str | None = None,
+    stamp: Callable[[bytes], bytes] | None = None,
+) -> bytes:
     """Return a bundle over the statement's bytes, read back and verified; raises TrustError.
 
-    `hint` replaces the usual name of the key, for readers that expect another one.
+    `hint` replaces the usual name of the key, for readers that expect another one. `stamp`
+    returns a checked timestamp over a signature.
     """
     public = key.public_key()
     name = public.hint if hint is None else hint
     signature = key.sign(pae(PAYLOAD_TYPE, statement.data))
-    data = Bundle(Envelope(statement.data, PAYLOAD_TYPE, signature, name), name).to_bytes()
+    dates = () if stamp is None else (stamp(signature),)
+    envelope = Envelope(statement.data, PAYLOAD_TYPE, signature, name)
+    data = Bundle(envelope, name, dates).to_bytes()
     # Read back as a stranger would: a signer that failed halfway must not publish anything.
     try:
         found = Bundle.parse(data).envelope

@@ -17,6 +17,7 @@ from tuf.api.metadata import (  # type: ignore[attr-defined]  # re-exports witho
 from kgate_core.clock import write_time
 from kgate_core.errors import Conflict, InvalidInput, NotFound
 from kgate_core.kernel import check_origin
+from kgate_core.trust import AUTHORITIES
 from kgate_signer.trustwriter import (
     RootKeys,
     change_targets,
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from kgate_core.digest import Digest
+    from kgate_core.timestamp import Authority
     from kgate_core.trust import Lane, SigningKey
     from kgate_signer.trustwriter import Offline, TrustSet
 
@@ -85,6 +87,25 @@ def remove_policy(
 def add_origin(trust: TrustSet, lane: str, origin: str, by: Offline, *, now: datetime) -> TrustSet:
     """Let a lane carry kernels of one more upstream; raises NotFound, Conflict."""
     return _add_to_lane(trust, lane, "origins", check_origin(origin), by, now)
+
+
+def add_authority(trust: TrustSet, authority: Authority, by: Offline, *, now: datetime) -> TrustSet:
+    """Believe a timestamp authority about when something was signed; raises Conflict."""
+
+    def change(own: dict[str, Any]) -> None:
+        known = own.setdefault(AUTHORITIES, [])
+        if any(entry["publicKey"] == authority.pem for entry in known):
+            raise Conflict(f"the timestamp authority {authority.name} is believed already")
+        known.append(
+            {
+                "name": authority.name,
+                "publicKey": authority.pem,
+                "validFrom": write_time(authority.valid_from),
+                "validUntil": write_time(authority.valid_until),
+            }
+        )
+
+    return change_targets(trust, change, by, now=now)
 
 
 def revoke_key(trust: TrustSet, keyid: str, reason: str, by: Offline, *, now: datetime) -> TrustSet:

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
 
 import pytest
 
+from kgate_core.bundle import Bundle
 from kgate_core.errors import TrustError
 from kgate_core.verify import Expected, Reason, Rejected, Verdict, Verified, verify
 from kgate_signer import trustchanges
 from kgate_signer.keys import FileKey
+from kgate_signer.predicates import vsa_statement
+from kgate_signer.sign import sign_statement
+from kgate_signer.timestamps import HttpStamper
 from kgate_signer.trustwriter import Offline
 from tests.trustkit import (
     EXPERIMENTAL,
@@ -22,21 +28,30 @@ from tests.trustkit import (
     role_of,
     signing_key,
 )
+from tests.tsakit import LocalAuthority
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 KIT = make_trust()
 STOLEN = KIT.admit
 MANIFEST = manifest_of()
 EXPECTED = Expected(KERNEL.variant, EXPERIMENTAL, KERNEL.repo, KERNEL.revision)
 BEFORE = KIT.bundle(MANIFEST, verified_at=NOW - timedelta(days=1))
-REVOKED = KIT.changed(
-    trustchanges.revoke_key(
-        KIT.trust, STOLEN.public_key().keyid, "laptop stolen", KIT.offline, now=NOW
-    )
-)
+
+
+def revoked(kit: TrustKit, now: datetime) -> TrustKit:
+    """Return the site after the owner of the stolen key noticed."""
+    keyid = STOLEN.public_key().keyid
+    trust = trustchanges.revoke_key(kit.trust, keyid, "laptop stolen", kit.offline, now=now)
+    return replace(kit, now=now).changed(trust)
+
+
+REVOKED = revoked(KIT, NOW)
 
 
 def check(kit: TrustKit, bundle: bytes) -> Verdict:
-    return verify(EXPECTED, MANIFEST, [bundle], kit.trusted(), now=NOW)
+    return verify(EXPECTED, MANIFEST, [bundle], kit.trusted(), now=kit.now)
 
 
 def reason(kit: TrustKit, bundle: bytes) -> Reason:
@@ -83,3 +98,95 @@ def test_a_key_that_was_only_replaced_counts_to_the_end_of_its_time() -> None:
     kit = KIT.changed(trustchanges.set_lane(trust, lane, KIT.offline, now=NOW))
     for bundle in (BEFORE, KIT.bundle(MANIFEST, fresh)):
         assert isinstance(check(kit, bundle), Verified)
+
+
+@pytest.fixture
+def dated(tmp_path: Path) -> tuple[TrustKit, LocalAuthority]:
+    """A site that believes an independent authority; its clock is the real one."""
+    now = datetime.now(UTC).replace(microsecond=0)
+    authority = LocalAuthority(tmp_path)
+    kit = replace(make_trust(now=now), admit=KIT.admit)
+    trust = trustchanges.add_authority(kit.trust, authority.pinned(now), kit.offline, now=now)
+    trust = trustchanges.add_key(trust, signing_key(STOLEN, now), kit.offline, now=now)
+    lane = lane_of(EXPERIMENTAL, {"admit": role_of(STOLEN)})
+    trust = trustchanges.set_lane(trust, lane, kit.offline, now=now)
+    return kit.changed(trust), authority
+
+
+def stamped(kit: TrustKit, authority: LocalAuthority) -> bytes:
+    """Return a decision by the stolen key, dated by the authority now."""
+    statement = vsa_statement(MANIFEST, kit.vsa(MANIFEST))
+    with authority.served() as url:
+        stamper = HttpStamper(url, authority.pinned(kit.now))
+        return sign_statement(
+            statement, STOLEN, stamp=lambda data: stamper.stamp(data, datetime.now(UTC))
+        )
+
+
+def test_what_an_authority_saw_before_the_theft_goes_on_counting(
+    dated: tuple[TrustKit, LocalAuthority],
+) -> None:
+    kit, authority = dated
+    bundle = stamped(kit, authority)
+    assert isinstance(check(kit, bundle), Verified)
+    later = revoked(kit, kit.now + timedelta(hours=1))
+    verdict = check(later, bundle)
+    assert isinstance(verdict, Verified)
+    assert any("not later than" in step.detail for step in verdict.steps)
+    # The same decision without the authority's word is void.
+    assert reason(later, kit.bundle(MANIFEST)) is Reason.REVOKED_KEY
+
+
+def test_what_an_authority_saw_after_the_theft_is_void(
+    dated: tuple[TrustKit, LocalAuthority],
+) -> None:
+    kit, authority = dated
+    bundle = stamped(kit, authority)
+    earlier = revoked(kit, kit.now - timedelta(hours=1))
+    assert reason(replace(earlier, now=kit.now), bundle) is Reason.REVOKED_KEY
+
+
+def test_the_thiefs_own_authority_and_another_bundles_date_lend_nothing(
+    dated: tuple[TrustKit, LocalAuthority], tmp_path: Path
+) -> None:
+    kit, authority = dated
+    later = revoked(kit, kit.now + timedelta(hours=1))
+    good = Bundle.parse(stamped(kit, authority))
+    forged = Bundle.parse(kit.bundle(MANIFEST, inputs=(MANIFEST.digest,)))
+    borrowed = replace(forged, timestamps=good.timestamps)
+    assert reason(later, borrowed.to_bytes()) is Reason.REVOKED_KEY
+    (tmp_path / "thief").mkdir()
+    own = stamped(kit, LocalAuthority(tmp_path / "thief"))
+    assert reason(later, own) is Reason.REVOKED_KEY
+
+
+def test_a_key_may_run_out_without_signing_everything_again(
+    dated: tuple[TrustKit, LocalAuthority],
+) -> None:
+    kit, authority = dated
+    bundle, bare = stamped(kit, authority), kit.bundle(MANIFEST)
+    trusted = kit.trusted()
+    hint = STOLEN.public_key().hint
+    over = replace(trusted.keys[hint], valid_until=kit.now + timedelta(hours=1))
+    ran_out = replace(trusted, keys={hint: over})
+    after = kit.now + timedelta(hours=2)
+    assert isinstance(verify(EXPECTED, MANIFEST, [bundle], ran_out, now=after), Verified)
+    verdict = verify(EXPECTED, MANIFEST, [bare], ran_out, now=after)
+    assert isinstance(verdict, Rejected)
+    assert verdict.reason is Reason.EXPIRED
+
+
+def test_a_date_from_the_future_is_no_date(dated: tuple[TrustKit, LocalAuthority]) -> None:
+    kit, authority = dated
+    bundle = stamped(kit, authority)
+    past = kit.now - timedelta(minutes=10)
+    trusted = replace(kit.trusted(), issued=past)
+    vsa_time = replace(kit, now=past).bundle(MANIFEST)
+    assert isinstance(verify(EXPECTED, MANIFEST, [vsa_time], trusted, now=past), Verified)
+    keys = {
+        hint: replace(key, valid_from=kit.now - timedelta(minutes=4))
+        for hint, key in trusted.keys.items()
+    }
+    verdict = verify(EXPECTED, MANIFEST, [bundle], replace(trusted, keys=keys), now=past)
+    assert isinstance(verdict, Rejected)
+    assert verdict.reason is Reason.EXPIRED

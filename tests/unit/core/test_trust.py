@@ -6,11 +6,14 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from kgate_core import tuf
 from kgate_core.digest import Digest
-from kgate_core.errors import InvalidInput, KgateError, TrustError
+from kgate_core.errors import Conflict, InvalidInput, KgateError, TrustError
 from kgate_core.keys import Algorithm
+from kgate_core.timestamp import Authority
 from kgate_core.trust import Mode, TrustDocuments, Versions, load
 from kgate_signer import trustchanges
 from kgate_signer.keys import FileKey
@@ -54,6 +57,20 @@ def test_the_log_head_travels_in_the_timestamp() -> None:
     trust = refresh_timestamp(KIT.trust, KIT.timestamp, now=NOW, log_head="sha256:x")
     assert trust.load(NOW).log_head == "sha256:x"
     assert refresh_timestamp(trust, KIT.timestamp, now=NOW).load(NOW).log_head == "sha256:x"
+
+
+def test_timestamp_authorities_are_read_if_there_are_any() -> None:
+    assert KIT.trusted().authorities == ()
+    pem = (
+        ec.generate_private_key(ec.SECP384R1())
+        .public_key()
+        .public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    )
+    authority = Authority("tsa.test", pem.decode(), NOW, NOW + timedelta(days=1))
+    trust = trustchanges.add_authority(KIT.trust, authority, KIT.offline, now=NOW)
+    assert KIT.changed(trust).trusted().authorities == (authority,)
+    with pytest.raises(Conflict, match=r"tsa\.test is believed already"):
+        trustchanges.add_authority(trust, authority, KIT.offline, now=NOW)
 
 
 def test_revocations_are_read() -> None:
@@ -250,6 +267,8 @@ def _two_roles(own: dict[str, Any]) -> None:
         (_lane("hardStalenessSeconds", 2**53 - 1), "staleness of 300 s"),
         (_lane("origins", ["x"]), "not an upstream origin"),
         (_lane("policies", ["x"]), "not a digest"),
+        (_own("timestampAuthorities", {}), "should be list"),
+        (_own("timestampAuthorities", [{}]), "'name' is missing"),
     ],
 )
 def test_unsound_floors_are_refused_even_when_signed(
