@@ -3,7 +3,7 @@
 * README.md, between the help marks: the text of `kgate --help`
 * docs/threat-model.md, last column of the table: the test files that carry an attack out
 * docs/rules/: one page for each scanner rule, from the scanner's register
-* docs/policy-rules.md: a section for each built-in policy rule, from the policy's register
+* docs/policy-rules.md and docs/facts.md: the policy's rules, and what expressions may ask about
 
 Then it follows every relative link of every page. With --check nothing is written, and the exit
 code is 1 if something would be. Text outside these places is never touched.
@@ -19,8 +19,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from kgate_policy.baseline import PACK, RULES
-from kgate_policy.profiles import PROFILES
+from kgate_policy.facts.pages import facts_page
+from kgate_policy.pages import rules_page
 from kgate_scanner.rules import all_rules
 
 if TYPE_CHECKING:
@@ -68,7 +68,8 @@ def pages() -> Iterator[tuple[Path, str]]:
     threats = ROOT / "docs/threat-model.md"
     yield threats, threat_table(read(threats))
     yield from scanner_rules(ROOT / "docs/rules")
-    yield ROOT / "docs/policy-rules.md", policy_rules()
+    yield ROOT / "docs/policy-rules.md", rules_page()
+    yield ROOT / "docs/facts.md", facts_page()
 
 
 def readme(text: str) -> str:
@@ -120,27 +121,6 @@ def scanner_rules(folder: Path) -> Iterator[tuple[Path, str]]:
         " [policy](../policy-rules.md).\n\n| rule | severity | title |\n|---|---|---|\n"
     )
     yield folder / "README.md", NOTE + head + "".join(listed)
-
-
-def policy_rules() -> str:
-    """Return the page about the built-in policy rules."""
-    names = list(PROFILES)
-    parts = [
-        NOTE,
-        f"# The built-in policy rules ({PACK})\n\n",
-        "A profile gives each rule a level: `deny` refuses the variant, `warn` is reported,\n",
-        "`off` is not asked.\n\n",
-        f"| rule | {' | '.join(names)} |\n|---|{'---|' * len(names)}\n",
-    ]
-    for rule in RULES.values():
-        levels = " | ".join(str(PROFILES[name].rules[rule.id]) for name in names)
-        parts.append(f"| [{rule.id}](#{rule.id}) | {levels} |\n")
-    parts += [
-        f"\n## {rule.id}\n\n{rule.title}. {rule.why}\n\n**What to do:** {rule.fix}\n\n"
-        f"*Checklist:* {rule.checklist}\n"
-        for rule in RULES.values()
-    ]
-    return "".join(parts)
 
 
 def broken_links() -> Iterator[str]:
