@@ -78,9 +78,7 @@ class TrustKeeper:
                 hint="set KGATE_TRUST_ROOT to the root.json that your mirror's operator gave you",
             )
         with self._lock:
-            if not self._cache_read:
-                self._cache_read = True
-                self._read_cache(now)
+            self._read_cache_once(now)
             if self._due(now):
                 self._refresh(now)
             if self._trusted is None:
@@ -105,9 +103,9 @@ class TrustKeeper:
     def refresh(self, now: datetime) -> TrustedRoot:
         """Ask the source now, whatever the age; raises as `current` does."""
         with self._lock:
-            self._last_attempt = float("-inf")
-            if self._pinned is not None and self._source is not None:
-                self._refresh(now)
+            # The cache first: what it holds is the oldest that may be accepted now.
+            self._read_cache_once(now)
+            self._refresh(now)
             return self.current(now)
 
     def _due(self, now: datetime) -> bool:
@@ -119,8 +117,12 @@ class TrustKeeper:
         soft = _DEFAULT_SOFT if lane is None else lane.soft_staleness
         return self._trusted.age(now) > soft or now >= self._trusted.expires
 
-    def _read_cache(self, now: datetime) -> None:
-        if self._pinned is None or (documents := self._cached(self._pinned)) is None:
+    def _read_cache_once(self, now: datetime) -> None:
+        if self._cache_read or self._pinned is None:
+            return
+        self._cache_read = True
+        documents = self._cached(self._pinned)
+        if documents is None:
             return
         try:
             self._accept(load(self._pinned, documents, now=now))

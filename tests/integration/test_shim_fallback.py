@@ -80,7 +80,7 @@ def hub() -> Iterator[_Hub]:
         f"/api/kernels/{REPO}/tree/{COMMIT}/build": (200, {}, []),
     }
     server.asked = []
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
     thread.start()
     yield server
     server.shutdown()
