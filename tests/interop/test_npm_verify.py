@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import subprocess
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,12 @@ import pytest
 
 from kgate_core.keys import Algorithm, PublicKey
 from kgate_signer.keys import FileKey
+from kgate_signer.predicates import vsa_statement
+from kgate_signer.sign import sign_statement
+from kgate_signer.timestamps import HttpStamper
 from tests.interop import toolbox
 from tests.trustkit import make_trust, manifest_of
+from tests.tsakit import LocalAuthority
 
 pytestmark = pytest.mark.matrix
 
@@ -68,3 +73,26 @@ def test_it_asks_for_the_key_by_our_hint() -> None:
     answer = peer(KIT.bundle(manifest_of()), KIT.admit.public_key(), hint="another")
     assert answer["ok"] is False
     assert f"unknown key {KIT.admit.public_key().hint}" in answer["message"]
+
+
+def test_it_reads_our_timestamps_and_holds_them_against_the_keys_time(tmp_path: Path) -> None:
+    now = datetime.now(UTC)
+    authority = LocalAuthority(tmp_path)
+    manifest = manifest_of()
+    with authority.served() as url:
+        stamper = HttpStamper(url, authority.pinned(now))
+        bundle = sign_statement(
+            vsa_statement(manifest, KIT.vsa(manifest)),
+            KIT.admit,
+            stamp=lambda data: stamper.stamp(data, now),
+        )
+    chain = [base64.b64encode(certificate).decode() for certificate in authority.chain]
+    public = KIT.admit.public_key()
+    for start, end, ok in ((-1, 1, True), (-2, -1, False)):
+        window = [(now + timedelta(days=days)).isoformat() for days in (start, end)]
+        answer = peer(bundle, public, authority=chain, validFor=window)
+        assert answer["ok"] is ok
+        assert ok or answer["code"] == "PUBLIC_KEY_ERROR"
+    # Without a timestamp there is nothing to hold the key's time against.
+    bare = peer(KIT.bundle(manifest), public, authority=chain)
+    assert (bare["ok"], bare["code"]) == (False, "TIMESTAMP_ERROR")
