@@ -99,13 +99,13 @@ class Located:
                 return self.value
 
 
-def read_documents(data: bytes, *, source: str) -> tuple[Located, ...]:
+def read_documents(data: bytes, *, source: str, max_depth: int = MAX_DEPTH) -> tuple[Located, ...]:
     """Read every document of a YAML file; empty documents are left out. Raises InvalidInput."""
     if len(data) > MAX_BYTES:
         raise InvalidInput(f"{source}: {len(data)} bytes are more than the {MAX_BYTES} allowed")
     try:
         text = data.decode("utf-8")
-        _check_structure(text, source)
+        _check_structure(text, source, max_depth)
         nodes = list(yaml.compose_all(text, Loader=yaml.SafeLoader))
     except yaml.MarkedYAMLError as exc:
         line = "" if exc.problem_mark is None else f", line {exc.problem_mark.line + 1}"
@@ -124,7 +124,7 @@ def read_document(data: bytes, *, source: str) -> Located:
     return documents[0]
 
 
-def _check_structure(text: str, source: str) -> None:
+def _check_structure(text: str, source: str, max_depth: int) -> None:
     # On the event stream, before anything recurses or is expanded.
     depth = 0
     for event in yaml.parse(text, Loader=yaml.SafeLoader):
@@ -132,8 +132,8 @@ def _check_structure(text: str, source: str) -> None:
         match event:
             case yaml.MappingStartEvent() | yaml.SequenceStartEvent():
                 depth += 1
-                if depth > MAX_DEPTH:
-                    raise InvalidInput(f"{source}, line {line}: nested deeper than {MAX_DEPTH}")
+                if depth > max_depth:
+                    raise InvalidInput(f"{source}, line {line}: nested deeper than {max_depth}")
             case yaml.MappingEndEvent() | yaml.SequenceEndEvent():
                 depth -= 1
             case yaml.AliasEvent():

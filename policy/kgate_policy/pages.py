@@ -1,6 +1,6 @@
-"""Writes docs/policy-rules.md from the register of built-in rules and the profiles.
+"""Writes docs/policy-rules.md and docs/lint-rules.md from the registers of rules.
 
-A text and nothing else; a test compares it with the file in the repository.
+Texts and nothing else; a test compares them with the files in the repository.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from kgate_policy.baseline import PACK, RULES
 from kgate_policy.exceptions import NEVER
+from kgate_policy.lint.findings import RULES as LINT_RULES
 from kgate_policy.profiles import PROFILES
 
 if TYPE_CHECKING:
@@ -39,6 +40,28 @@ def rules_page() -> str:
     lines += ["", f"Severity of findings: {'; '.join(thresholds)}."]
     for rule in RULES.values():
         lines += _section(rule)
+    return "\n".join(lines) + "\n"
+
+
+def lint_page() -> str:
+    """Return docs/lint-rules.md as Markdown."""
+    lines = [
+        "# Rules of kgate lint",
+        "",
+        "<!-- Written from policy/kgate_policy/lint/findings.py by `make docs`; do not edit. -->",
+        "",
+        "Read as text: Python sources, `config.json` of models, Dockerfiles, KernelPort manifests",
+        "and Kubernetes YAML. A line that ends in `kgate: ignore[KG-LINT-001] reason` is excused.",
+    ]
+    for rule in LINT_RULES.values():
+        lines += [
+            "",
+            f"## {rule.id}",
+            "",
+            f"**{rule.title}** ({rule.severity.label}). {rule.why}",
+            "",
+            f"What to do: {rule.fix}",
+        ]
     return "\n".join(lines) + "\n"
 
 
