@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tomllib
 from datetime import UTC, datetime
+from importlib.metadata import packages_distributions
 from typing import TYPE_CHECKING, Final
 
 from packaging.requirements import Requirement
@@ -14,7 +15,7 @@ from packaging.utils import canonicalize_name
 from kgate_mirror_server.trustfiles import read_trust, write_trust
 from kgate_signer.keys import FileKey, write_private_file
 from tests.trustkit import EXPERIMENTAL, make_trust
-from tests.unit.house.source import ROOT
+from tests.unit.house.source import PARTS, ROOT, every_module, imports, name
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,8 +24,8 @@ _PIN: Final = re.compile(r"^([a-z0-9][a-z0-9._-]*)==(\S+)", re.MULTILINE)
 _HASH: Final = "--hash=sha256:"
 
 
-def text(name: str) -> str:
-    return (ROOT / name).read_text(encoding="utf-8")
+def text(path: str) -> str:
+    return (ROOT / path).read_text(encoding="utf-8")
 
 
 def test_generated_pages_are_what_the_code_says_and_no_link_is_broken() -> None:
@@ -56,8 +57,8 @@ def test_the_readme_names_the_two_commands_and_makefile_has_them() -> None:
 
 
 def test_locked_dependencies_name_no_registry_and_no_torch() -> None:
-    for name in ("requirements/dev.lock", "requirements/runtime.lock"):
-        lock = text(name)
+    for file in ("requirements/dev.lock", "requirements/runtime.lock"):
+        lock = text(file)
         pins = _PIN.findall(lock)
         assert len(pins) > 20
         assert "://" not in lock
@@ -87,6 +88,24 @@ def test_the_lock_file_satisfies_what_the_project_asks_for() -> None:
     assert unmet == [], "run `make lock`"
 
 
+def test_every_import_is_a_declared_dependency() -> None:
+    project = tomllib.loads(text("pyproject.toml"))["project"]
+    extras = [line for extra in project["optional-dependencies"].values() for line in extra]
+    declared = {
+        canonicalize_name(Requirement(line).name) for line in [*project["dependencies"], *extras]
+    }
+    # What the shim guards and the demo plays with is the pod's own affair.
+    known = sys.stdlib_module_names | set(PARTS.values()) | {"kernels", "torch"}
+    providers = packages_distributions()
+    undeclared = {
+        f"{name(path)}: {root}"
+        for path in every_module()
+        for root in {full.split(".")[0] for full in imports(path)} - known
+        if not {canonicalize_name(item) for item in providers.get(root, ())} & declared
+    }
+    assert undeclared == set()
+
+
 def test_what_runs_in_production_is_what_was_tested() -> None:
     tested = set(_PIN.findall(text("requirements/dev.lock")))
     assert set(_PIN.findall(text("requirements/runtime.lock"))) <= tested
@@ -97,11 +116,11 @@ def test_the_runbooks_programs_do_what_they_say(tmp_path: Path) -> None:
     kit = make_trust(now=datetime.now(UTC))
     (tmp_path / "keys").mkdir()
     write_trust(tmp_path / "trust", kit.trust)
-    for name, key, passphrase in (
+    for role, key, passphrase in (
         ("root", kit.root, b"correct horse"),
         ("timestamp", kit.timestamp, None),
     ):
-        write_private_file(tmp_path / f"keys/{name}.pem", key.to_pem(passphrase))
+        write_private_file(tmp_path / f"keys/{role}.pem", key.to_pem(passphrase))
     write_private_file(tmp_path / "root.passphrase", b"correct horse\n")
     programs = re.findall(
         r"^```python\n(.*?)^```", text("docs/runbook.md"), re.MULTILINE | re.DOTALL
