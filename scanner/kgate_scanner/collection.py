@@ -38,27 +38,38 @@ class Collection:
     """Files by their path in the manifest, and what was left out."""
 
     files: dict[str, Path] = field(default_factory=dict)
-    entries: list[FileEntry] = field(default_factory=list)
+    sizes: dict[str, int] = field(default_factory=dict)
+    """Bytes of each file when it was collected."""
     findings: list[Finding] = field(default_factory=list)
     complete: bool = True
     _folded: set[str] = field(default_factory=set)
 
-    @property
-    def manifest(self) -> Manifest:
-        """The manifest of all files; raises InvalidInput if there are none."""
-        if not self.entries:
+    def read_manifest(self) -> Manifest:
+        """Read and digest all files; raises InvalidInput if there are none."""
+        entries = []
+        for name, place in self.files.items():
+            try:
+                with place.open("rb") as content:
+                    digest = hashlib.file_digest(content, "sha256").hexdigest()
+            except OSError as exc:
+                seen = f"could not be read ({type(exc).__name__})"
+                self.leave_out(rules.UNREADABLE.finding(name, seen))
+            else:
+                entries.append(FileEntry(name, self.sizes[name], Digest(digest)))
+        if not entries:
             raise InvalidInput("there is no file to scan")
-        return Manifest.of(self.entries)
+        return Manifest.of(entries)
 
     @contextmanager
-    def open_file(self, entry: FileEntry) -> Iterator[Path]:
-        """Give the place of an entry's bytes."""
-        yield self.files[entry.path]
+    def open_path(self, name: str) -> Iterator[Path]:
+        """Give the place of a file's bytes."""
+        yield self.files[name]
 
     def add(self, name: str, place: Path) -> None:
         """Take in one regular file under a name; what is wrong with either is a finding."""
         try:
-            entry = self._entry(name, place)
+            self._check_name(name)
+            size = place.stat().st_size
         except InvalidInput as exc:
             self.leave_out(rules.ODD_NAME.finding(printable(name), exc.message))
         except OSError as exc:
@@ -67,15 +78,14 @@ class Collection:
         else:
             self._folded.add(_folded(name))
             self.files[name] = place
-            self.entries.append(entry)
+            self.sizes[name] = size
 
-    def _entry(self, name: str, place: Path) -> FileEntry:
+    def _check_name(self, name: str) -> None:
         check_path(name)
         if _folded(name) in self._folded:
             raise InvalidInput("another file has the same name on some file systems")
-        if len(self.entries) >= MAX_FILES:
+        if len(self.files) >= MAX_FILES:
             raise InvalidInput(f"more than {MAX_FILES} files")
-        return FileEntry(name, place.stat().st_size, _digest(place))
 
     def leave_out(self, finding: Finding) -> None:
         """Record a file that is not scanned: the scan is not complete."""
@@ -159,11 +169,6 @@ def _walk(root: Path, skip: frozenset[str]) -> Iterator[tuple[Path, str]]:
         for name in sorted([*names, *links]):
             if here != root or name not in skip:
                 yield here / name, (here / name).relative_to(root).as_posix()
-
-
-def _digest(place: Path) -> Digest:
-    with place.open("rb") as content:
-        return Digest(hashlib.file_digest(content, "sha256").hexdigest())
 
 
 def _folded(name: str) -> str:

@@ -200,9 +200,13 @@ def _objections(  # noqa: C901, PLR0912  # one line per kind reads better than a
                 )
             )
         case Kind.PE:
-            said.append(_foreign(rules.WINDOWS_BINARY, "a Windows (PE)", system in {None, "windows"}))
+            said.append(
+                _foreign(rules.WINDOWS_BINARY, "a Windows (PE)", system in {None, "windows"})
+            )
         case Kind.MACHO:
-            said.append(_foreign(rules.APPLE_BINARY, "an Apple (Mach-O)", system in {None, "darwin"}))
+            said.append(
+                _foreign(rules.APPLE_BINARY, "an Apple (Mach-O)", system in {None, "darwin"})
+            )
         case Kind.ARCHIVE:
             said.append((rules.ARCHIVE, f"an archive of {len(data)} bytes that was not unpacked"))
         case Kind.PROGRAM:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import tempfile
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -16,7 +17,7 @@ from kgate_core.errors import InvalidInput, NotFound
 from kgate_core.kernel import Variant
 from kgate_scanner.collection import Collection, collect_directory, collect_wheel
 from kgate_scanner.files import METADATA
-from kgate_scanner.scan import DEFAULT_LIMITS, scan_files
+from kgate_scanner.scan import DEFAULT_LIMITS, inspect_files, report_on
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -84,11 +85,11 @@ def _scan_directory(path: Path, name: str, limits: ScanLimits) -> Iterator[Scann
         return
     builds = _builds(path)
     rest = collect_directory(path, skip=frozenset({_BUILD, ".git"}) if builds else frozenset())
-    if rest.entries:
+    if rest.files:
         yield _scan_collection(rest, name, None, limits)
     for build in builds:
         found = collect_directory(build)
-        if found.entries:
+        if found.files:
             inner = _joined(name, _BUILD, build.name)
             yield _scan_collection(found, inner, Variant.parse(build.name), limits)
 
@@ -96,15 +97,15 @@ def _scan_directory(path: Path, name: str, limits: ScanLimits) -> Iterator[Scann
 def _scan_collection(
     found: Collection, name: str, variant: Variant | None, limits: ScanLimits
 ) -> Scanned:
-    report = scan_files(
-        found.manifest,
-        found.open_file,
-        variant=variant,
-        extra=found.findings,
-        complete=found.complete,
-        limits=limits,
+    # Digests are made here while the child process looks into the files: each has a processor.
+    with ThreadPoolExecutor(1, thread_name_prefix="kgate-digest") as pool:
+        digesting = pool.submit(found.read_manifest)
+        results = inspect_files(found.sizes, found.open_path, variant=variant, limits=limits)
+        manifest = digesting.result()
+    report = report_on(
+        manifest, results, variant=variant, extra=found.findings, complete=found.complete
     )
-    return Scanned(name, variant.name if variant else None, found.manifest, report)
+    return Scanned(name, variant.name if variant else None, manifest, report)
 
 
 def _builds(path: Path) -> list[Path]:

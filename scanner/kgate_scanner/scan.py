@@ -73,21 +73,46 @@ def scan_files(
     open_file: OpenFile,
     *,
     variant: Variant | None,
-    extra: Iterable[Finding] = (),
-    complete: bool = True,
     limits: ScanLimits = DEFAULT_LIMITS,
 ) -> ScanReport:
-    """Scan any set of files; without a variant, the rules about metadata and names do not apply.
+    """Scan any set of files; without a variant, the rules about metadata and names do not apply."""
+    sizes = {entry.path: entry.size for entry in manifest.files}
+    results = inspect_files(
+        sizes, lambda path: open_file(manifest.by_path[path]), variant=variant, limits=limits
+    )
+    return report_on(manifest, results, variant=variant)
+
+
+def inspect_files(
+    sizes: Mapping[str, int],
+    open_path: Callable[[str], AbstractContextManager[Path | memoryview]],
+    *,
+    variant: Variant | None,
+    limits: ScanLimits = DEFAULT_LIMITS,
+) -> dict[str, Inspected]:
+    """Look at each file of the given size, in a child process, without any other file."""
+    system = None if variant is None else (variant.os or "linux")
+    largest = max((size for size in sizes.values() if size <= limits.file_bytes), default=0)
+    libraries = any(".so" in PurePosixPath(path).suffixes for path in sizes)
+    with ParserProcess(limits, largest, system, libraries) as process:
+        return {
+            path: _inspect(process, path, size, open_path, limits)
+            for path, size in sorted(sizes.items())
+        }
+
+
+def report_on(
+    manifest: Manifest,
+    results: Mapping[str, Inspected],
+    *,
+    variant: Variant | None,
+    extra: Iterable[Finding] = (),
+    complete: bool = True,
+) -> ScanReport:
+    """Put the results of all files of a manifest together, with what only shows between files.
 
     `extra` and `complete` are what was learned while the files were collected.
     """
-    system = None if variant is None else (variant.os or "linux")
-    results: dict[str, Inspected] = {}
-    readable = [entry.size for entry in manifest.files if entry.size <= limits.file_bytes]
-    libraries = any(".so" in PurePosixPath(entry.path).suffixes for entry in manifest.files)
-    with ParserProcess(limits, max(readable, default=0), system, libraries) as process:
-        for entry in manifest.files:
-            results[entry.path] = _inspect(process, entry, open_file, limits)
     files: dict[str, Facts] = {
         entry.path: {
             "kind": "unread",
@@ -98,8 +123,8 @@ def scan_files(
         for entry in manifest.files
     }
     findings = [*extra]
-    for result in results.values():
-        findings += result.findings
+    for path in files:
+        findings += results[path].findings
     hosts = {path: facts["host"] for path, facts in files.items() if facts.get("host")}
     findings += check_libraries(hosts, variant)
     if variant is not None:
@@ -112,36 +137,40 @@ def scan_files(
         files=files,
         summary=summarise(files, findings, variant),
         findings=tuple(findings),
-        complete=complete and all(result.complete for result in results.values()),
+        complete=complete and all(results[path].complete for path in files),
     )
 
 
 def _inspect(
-    process: ParserProcess, entry: FileEntry, open_file: OpenFile, limits: ScanLimits
+    process: ParserProcess,
+    path: str,
+    size: int,
+    open_path: Callable[[str], AbstractContextManager[Path | memoryview]],
+    limits: ScanLimits,
 ) -> Inspected:
-    if entry.size > limits.file_bytes:
-        seen = f"{entry.size} bytes are more than the {limits.file_bytes} that are read"
-        return Inspected({}, (rules.TOO_LARGE.finding(entry.path, seen),), complete=False)
+    if size > limits.file_bytes:
+        seen = f"{size} bytes are more than the {limits.file_bytes} that are read"
+        return Inspected({}, (rules.TOO_LARGE.finding(path, seen),), complete=False)
     try:
-        with open_file(entry) as content:
+        with open_path(path) as content:
             if isinstance(content, Path):
-                descriptor = os.open(content, os.O_RDONLY | os.O_CLOEXEC)
+                descriptor = os.open(content, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
             else:
                 descriptor = open_descriptor(content)
             try:
-                if os.fstat(descriptor).st_size != entry.size:
-                    return _unreadable(entry, "its size differs from the manifest's")
-                return process.inspect(descriptor, entry.path)
+                if os.fstat(descriptor).st_size != size:
+                    return _unreadable(path, "its size is not the expected one")
+                return process.inspect(descriptor, path)
             finally:
                 os.close(descriptor)
     except OSError as exc:
-        return _unreadable(entry, f"could not be opened ({type(exc).__name__})")
+        return _unreadable(path, f"could not be opened ({type(exc).__name__})")
     except KgateError as exc:
-        return gave_up(entry.path, f"could not be opened ({exc.code})")
+        return gave_up(path, f"could not be opened ({exc.code})")
 
 
-def _unreadable(entry: FileEntry, why: str) -> Inspected:
-    return Inspected({}, (rules.UNREADABLE.finding(entry.path, why),), complete=False)
+def _unreadable(path: str, why: str) -> Inspected:
+    return Inspected({}, (rules.UNREADABLE.finding(path, why),), complete=False)
 
 
 def _order(finding: Finding) -> tuple[str, int, str, int, int, str]:
