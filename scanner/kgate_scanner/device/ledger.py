@@ -51,11 +51,6 @@ class Ledger:
         self._names_left = limits.kernel_name_bytes
 
     @property
-    def image_count(self) -> int:
-        """Images recorded so far."""
-        return len(self._images)
-
-    @property
     def images(self) -> tuple[DeviceImage, ...]:
         """The images recorded so far."""
         return tuple(self._images)

@@ -7,7 +7,7 @@ import struct
 import pytest
 
 from kgate_core.digest import Digest
-from kgate_scanner.device import Compression, ImageKind
+from kgate_scanner.device import Compression, DeviceLimits, ImageKind
 from tests.unit.scanner.device.builders import bundle, ccob, hip_bundle, host, hsaco
 from tests.unit.scanner.device.scanning import rules_of, said, scan
 
@@ -131,6 +131,22 @@ def test_bytes_behind_the_last_member_are_unexplained() -> None:
     found = scan(host(ccob(TWO + b"hidden"), section=".hip_fatbin"))
     assert rules_of(found) == ["KG-DEV-006"]
     assert found.unexplained_bytes == 6
+
+
+@pytest.mark.parametrize(
+    "data",
+    [TWO[:28], TWO[:60], b"CCOB\3", ccob(TWO)[:20], hip_bundle()[:24] + b"\2" + bytes(7)],
+)
+def test_a_bundle_cut_within_its_headers_is_malformed(data: bytes) -> None:
+    found = scan(data)
+    assert "KG-DEV-001" in rules_of(found)
+    assert not found.complete
+
+
+def test_the_search_for_bundles_gives_up_after_many_damaged_ones() -> None:
+    found = scan(host(b"CCOB" * 50, section=".hip_fatbin"), DeviceLimits(retries=10))
+    assert "more than 10 damaged containers" in said(found)
+    assert "KG-DEV-010" in rules_of(scan(TWO, DeviceLimits(containers=0)))
 
 
 def test_bytes_between_the_members_are_unexplained() -> None:

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import pytest
 
+from kgate_scanner.device import code
+from kgate_scanner.device import cubin as cubin_reader
 from kgate_scanner.device.cubin import read_cubin
 from tests.unit.scanner.device.builders import (
     CUDA,
     ET_REL,
     NOTE,
     PROGBITS,
+    STRTAB,
+    SYMTAB,
     ElfFile,
     Kernel,
     Sec,
     cubin,
     note,
+    symtab,
 )
 
 
@@ -31,8 +36,8 @@ from tests.unit.scanner.device.builders import (
 def test_the_target_is_read_from_both_abis(
     sm: int, abi: int, *, accelerated: bool, target: str
 ) -> None:
-    code = read_cubin(memoryview(cubin(sm, abi=abi, accelerated=accelerated)))
-    assert (code.target, code.damage) == (target, ())
+    read = read_cubin(memoryview(cubin(sm, abi=abi, accelerated=accelerated)))
+    assert (read.target, read.damage) == (target, ())
 
 
 def test_the_toolkit_of_abi_7_is_its_elf_version() -> None:
@@ -40,11 +45,11 @@ def test_the_toolkit_of_abi_7_is_its_elf_version() -> None:
 
 
 def test_tools_are_kept_in_their_own_words() -> None:
-    code = read_cubin(memoryview(cubin(abi=8, tool_args="-arch sm_90 -m 64")))
-    (tool,) = code.tools
+    read = read_cubin(memoryview(cubin(abi=8, tool_args="-arch sm_90 -m 64")))
+    (tool,) = read.tools
     assert (tool.name, tool.args, tool.build) == ("ptxas", "-arch sm_90 -m 64", "b1")
     assert "release 12.8" in tool.version
-    assert code.toolkit == "12.8"
+    assert read.toolkit == "12.8"
 
 
 def test_the_toolkit_comes_from_the_cuda_note_if_no_tool_says_it() -> None:
@@ -57,9 +62,9 @@ def test_the_toolkit_comes_from_the_cuda_note_if_no_tool_says_it() -> None:
 def test_a_tool_note_that_does_not_hold_its_strings_is_damage() -> None:
     sections = [Sec(".note.nv.tkinfo", note(b"NVIDIA Corp", 2000, b"\xff" * 24), NOTE, align=4)]
     data = ElfFile(CUDA, 2, 0x41, 8, 1, 90 << 8, sections).build()
-    code = read_cubin(memoryview(data))
-    assert code.damage == ("a tool note does not hold its strings",)
-    assert code.tools == ()
+    read = read_cubin(memoryview(data))
+    assert read.damage == ("a tool note does not hold its strings",)
+    assert read.tools == ()
 
 
 def test_debug_and_relocatable_builds_are_marked() -> None:
@@ -70,16 +75,16 @@ def test_debug_and_relocatable_builds_are_marked() -> None:
 
 
 def test_only_entry_functions_are_kernels() -> None:
-    code = read_cubin(memoryview(cubin(kernels=(Kernel("a"), Kernel("b")))))
-    assert [kernel.name for kernel in code.kernels] == ["a", "b"]
+    read = read_cubin(memoryview(cubin(kernels=(Kernel("a"), Kernel("b")))))
+    assert [kernel.name for kernel in read.kernels] == ["a", "b"]
 
 
 def test_an_unknown_abi_is_damage() -> None:
     data = bytearray(cubin())
     data[7] = 0x99
-    code = read_cubin(memoryview(bytes(data)))
-    assert code.target == ""
-    assert "unknown ABI 0x99" in code.damage[-1]
+    read = read_cubin(memoryview(bytes(data)))
+    assert read.target == ""
+    assert "unknown ABI 0x99" in read.damage[-1]
 
 
 @pytest.mark.parametrize(
@@ -93,9 +98,41 @@ def test_a_damaged_kernel_attribute_is_said(content: bytes, said: str) -> None:
     data = cubin(kernels=(Kernel("a"),))
     broken = data.replace(b"\x03\x19\x30\x00\x04\x05\x0c\x00", content[:8].ljust(8, b"\0"))
     assert broken != data
-    code = read_cubin(memoryview(broken))
-    assert any(said in text for text in code.damage)
-    assert [kernel.name for kernel in code.kernels] == ["a"]
+    read = read_cubin(memoryview(broken))
+    assert any(said in text for text in read.damage)
+    assert [kernel.name for kernel in read.kernels] == ["a"]
+
+
+def test_a_tool_note_that_is_too_short_is_damage() -> None:
+    sections = [Sec(".note.nv.tkinfo", note(b"NVIDIA Corp", 2000, b"short"), NOTE, align=4)]
+    data = ElfFile(CUDA, 2, 0x41, 8, 1, 90 << 8, sections).build()
+    assert read_cubin(memoryview(data)).damage == ("a tool note does not hold its strings",)
+
+
+def test_the_largest_stack_counts_if_no_smallest_is_stated() -> None:
+    data = cubin(kernels=(Kernel("a", stack=64),))
+    changed = data.replace(b"\x04\x12\x08\x00", b"\x04\x23\x08\x00")
+    assert changed != data
+    assert read_cubin(memoryview(changed)).kernels[0].stack == 64
+
+
+def test_kernels_that_are_only_declared_are_not_listed() -> None:
+    table, strings = symtab([("declared", 0x12, 0x10, 0), ("data", 0x11, 0x10, 1)])
+    sections = [
+        Sec(".strtab", strings, STRTAB, align=1),
+        Sec(".symtab", table, SYMTAB, link=1),
+    ]
+    data = ElfFile(CUDA, 2, 0x41, 8, 1, 90 << 8, sections).build()
+    assert read_cubin(memoryview(data)).kernels == ()
+
+
+def test_kernels_beyond_the_limit_of_an_image_are_damage(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(code, "MAX_KERNELS", 2)
+    monkeypatch.setattr(cubin_reader, "_MAX_SYMBOL_FACTS", 4)
+    read = read_cubin(memoryview(cubin(kernels=tuple(Kernel(f"k{i}") for i in range(9)))))
+    assert [kernel.name for kernel in read.kernels] == ["k0", "k1"]
+    assert "more than 2 kernels in one image" in read.damage
+    assert "more kernel attributes than kernels" in read.damage
 
 
 def test_two_sections_of_one_name_are_damage() -> None:

@@ -205,6 +205,19 @@ def test_a_strange_entry_header_is_reported(at: int, value: bytes, rule: str, wo
     assert not found.complete
 
 
+def test_a_container_cut_within_its_header_is_malformed() -> None:
+    found = scan(host(fatbin(entry(cubin(90))) + struct.pack("<I", 0xBA55ED50)))
+    assert rules_of(found) == ["KG-DEV-001"]
+
+
+def test_zero_records_between_wrappers_are_padding() -> None:
+    data = host(fatbin(entry(cubin(80), arch=80)), fatbin(entry(cubin(90))), relocated=False)
+    record = struct.pack("<II", 0x466243B1, 1)
+    at = data.index(record)
+    found = scan(data[:at] + bytes(24) + data[at + 24 :])
+    assert rules_of(found) == ["KG-DEV-002"]
+
+
 @pytest.mark.parametrize("version", [0, 2])
 def test_a_container_of_another_version_is_unknown(version: int) -> None:
     data = host(fatbin(entry(cubin(90))))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from kgate_scanner.device import ImageKind, scan_device
+from kgate_scanner.device import DeviceLimits, ImageKind, scan_device
 from tests.unit.scanner.device.builders import (
     ElfFile,
     Sec,
@@ -117,11 +117,29 @@ def test_code_across_the_edge_of_a_window_is_found() -> None:
         b"\x03\x02\x23\x07\x00\x00\x01\x00" + bytes(100),
         b"\x03\x02\x23\x07\x00",
         b"MTLB" + bytes(100),
+        b"MTLB" + bytes(12) + struct.pack("<Q", 4096) + bytes(100),
     ],
 )
 def test_coincidences_are_not_reported(content: bytes) -> None:
     data = ElfFile(sections=[Sec(".rodata", b"x" + content + b"y" * 64)]).build()
     assert scan(data).findings == ()
+
+
+@pytest.mark.parametrize("magic", [b"\x50\xed\x55\xba", b"\x7fELF\x02\x01\x01", b"MTLB"])
+def test_a_magic_at_the_very_end_is_a_coincidence(magic: bytes) -> None:
+    assert scan(b"text " + magic).findings == ()
+    assert scan(b"text " + b"\x03\x02\x23\x07\x00").findings == ()
+
+
+def test_code_inside_code_that_was_found_is_not_reported_again() -> None:
+    found = scan(b"text " + fatbin(entry(cubin(90))))
+    assert rules_of(found) == ["KG-DEV-003"]
+
+
+def test_containers_in_hidden_places_are_limited() -> None:
+    found = scan(b"text " + cubin(90), DeviceLimits(containers=0))
+    assert "KG-DEV-010" in rules_of(found)
+    assert found.images == ()
 
 
 def test_a_file_without_device_code_has_an_empty_scan() -> None:

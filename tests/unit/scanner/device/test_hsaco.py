@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import msgpack
 import pytest
 
 from kgate_scanner.device.gfx import MACHS, target_id
 from kgate_scanner.device.hsaco import read_hsaco
-from tests.unit.scanner.device.builders import AMDGPU, ElfFile, Sec, hsaco
+from tests.unit.scanner.device.builders import AMDGPU, ET_REL, NOTE, ElfFile, Sec, hsaco, note
 
 
 def test_kernels_carry_what_the_metadata_says() -> None:
@@ -80,6 +81,22 @@ def test_metadata_that_is_not_messagepack_is_damage() -> None:
     assert at
     broken = data[: at - 1] + b"\xc1\xc1" + data[at + 1 :]
     assert "metadata is not MessagePack" in read_hsaco(memoryview(broken)).damage
+
+
+def test_bytes_that_are_no_elf_are_damage() -> None:
+    assert read_hsaco(memoryview(b"no elf")).damage == ("6 bytes are too few for an ELF header",)
+
+
+def test_a_relocatable_code_object_needs_no_metadata() -> None:
+    data = ElfFile(AMDGPU, ET_REL, 0x40, 3, 1, 0x53F, [Sec(".text", b"1234")]).build()
+    code = read_hsaco(memoryview(data))
+    assert (code.damage, code.relocatable) == ((), True)
+
+
+def test_other_notes_are_passed_over() -> None:
+    notes = note(b"GNU", 3, b"id") + note(b"AMDGPU", 32, msgpack.packb({"amdhsa.kernels": []}))
+    data = ElfFile(AMDGPU, 3, 0x40, 3, 1, 0x53F, [Sec(".note", notes, NOTE, align=4)]).build()
+    assert read_hsaco(memoryview(data)).damage == ()
 
 
 def test_a_code_object_without_metadata_is_damage() -> None:

@@ -69,7 +69,7 @@ def test_text_without_directives_is_damage() -> None:
 
 @pytest.mark.parametrize("filler", [b"/*", b"//", b".entry x ", b'"', b"/", b" ", b".version 1.0 "])
 def test_hostile_text_takes_linear_time(filler: bytes) -> None:
-    text = HEAD + filler * (2_000_000 // len(filler))
+    text = HEAD + filler * (400_000 // len(filler))
     started = time.perf_counter()
     _read(text)
     assert time.perf_counter() - started < 3

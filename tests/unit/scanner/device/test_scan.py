@@ -133,6 +133,11 @@ def test_a_bomb_costs_no_memory(data: bytes) -> None:
     assert not found.complete
 
 
+def test_images_are_read_one_after_the_other_when_memory_is_short() -> None:
+    data = host(*(fatbin(entry(cubin(90), compression="zstd")) for _ in range(6)))
+    assert scan(data, DeviceLimits(in_flight_bytes=1)) == scan(data)
+
+
 def test_debug_builds_are_one_finding_for_the_file() -> None:
     found = scan(host(fatbin(entry(cubin(80, debug=True), arch=80), entry(cubin(90), flags=0x13))))
     assert rules_of(found) == ["KG-DEV-007"]

@@ -7,9 +7,10 @@ import struct
 import pytest
 
 from kgate_core.digest import Digest
-from kgate_scanner.device import Compression, ImageKind
+from kgate_scanner.device import Compression, DeviceLimits, ImageKind
 from kgate_scanner.device.spirv import read_spirv
-from tests.unit.scanner.device.builders import archive, spirv, sycl_host, zebin
+from kgate_scanner.device.sycl import read_intermediate
+from tests.unit.scanner.device.builders import BASE, ElfFile, Sec, archive, spirv, sycl_host, zebin
 from tests.unit.scanner.device.scanning import rules_of, said, scan
 
 AHEAD = archive(
@@ -51,6 +52,52 @@ def test_a_damaged_archive_member_is_malformed() -> None:
     assert found.findings == ()
     broken = AHEAD.replace(b"`\n", b"``", 2)
     assert "damaged member" in said(scan(sycl_host("spir64_gen", broken)))
+
+
+@pytest.mark.parametrize("content", [b"", b"text"])
+def test_an_elf_without_a_module_is_damage(content: bytes) -> None:
+    wrapped = ElfFile(type=0xFF02, machine=0, sections=[Sec(".spv", content)]).build()
+    assert read_intermediate(memoryview(wrapped)).damage == ("no SPIR-V module inside",)
+
+
+def test_a_module_inside_an_elf_is_read() -> None:
+    wrapped = ElfFile(type=0xFF02, machine=0, sections=[Sec(".spv", spirv("scale"))]).build()
+    found = scan(sycl_host("spir64_gen", archive(("generic_ir", wrapped))))
+    assert (found.images[1].kind, found.images[1].kernels[0].name) == (ImageKind.SPIRV, "scale")
+
+
+def test_an_image_of_an_unknown_kind_is_unknown() -> None:
+    found = scan(sycl_host("native_cpu", b"something else"))
+    assert rules_of(found) == ["KG-DEV-011"]
+    assert found.images[0].kind is ImageKind.UNKNOWN
+
+
+def test_an_uncompressed_image_that_leaves_its_section_is_malformed() -> None:
+    module = spirv("scale")
+    data = sycl_host("spir64", module, packed=False)
+    pair = struct.pack("<QQ", BASE + data.index(module), len(module))
+    found = scan(data.replace(pair, pair[:8] + struct.pack("<Q", 1 << 40)))
+    assert "KG-DEV-001" in rules_of(found)
+
+
+def test_a_damaged_frame_does_not_hide_the_next_one() -> None:
+    data = sycl_host("spir64", spirv("scale"), spirv("add"), listed=False)
+    at = data.index(b"\x28\xb5\x2f\xfd")
+    found = scan(data[: at + 6] + b"\xf4\xff\xff" + data[at + 9 :])
+    assert [image.kernels[0].name for image in found.images] == ["add"]
+
+
+def test_containers_are_limited() -> None:
+    data = sycl_host("spir64_gen", AHEAD)
+    assert "KG-DEV-010" in rules_of(scan(data, DeviceLimits(containers=0)))
+    found = scan(data, DeviceLimits(containers=1))
+    assert "KG-DEV-010" in rules_of(found)
+    assert len(found.images) == 1
+
+
+def test_a_module_without_functions_has_its_entry_points() -> None:
+    code = read_spirv(memoryview(spirv("k")[:-24]))
+    assert ([kernel.name for kernel in code.kernels], code.damage) == (["k"], ())
 
 
 def test_a_large_member_is_no_padding_whatever_its_name() -> None:
