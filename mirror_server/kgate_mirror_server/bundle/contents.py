@@ -130,9 +130,13 @@ def gather(
 
 
 def _read_policy(mirror: Mirror) -> bytes:
+    """Return the policy's text; the files of a folder follow one another."""
     path = mirror.config.path(mirror.config.policy)
     try:
-        return path.read_bytes()
+        if path.is_file():
+            return path.read_bytes()
+        files = sorted(item for item in path.iterdir() if item.suffix in {".yaml", ".yml"})
+        return b"---\n".join(b"# %s\n%s" % (f.name.encode(), f.read_bytes()) for f in files)
     except OSError as exc:
         raise KgateError(f"{path}: cannot be read ({exc.strerror})") from exc
 

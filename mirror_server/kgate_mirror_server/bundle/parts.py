@@ -8,6 +8,7 @@ be replaced and the others be taken.
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
     from kgate_mirror_server.bundle.layout import Placed
 
+_NAME: Final = re.compile(r"-(\d{3,4})-of-\d{3,4}\.tar$")
 MAX_HEAD_FILE: Final = 64 * 1024**2  # bytes of one file that stands in every part
 
 
@@ -200,7 +202,7 @@ def _read_document(path: Path) -> bytes:
 
 
 def _number(file: PartFile, document: BundleDocument) -> int | None:
-    """Return which part has this file's first entry; parts hold different entries first."""
+    """Return which part this is by its first entry; parts hold different entries first."""
     with file.path.open("rb") as stream:
         for number in range(len(document.parts)):
             first = next(
@@ -211,4 +213,7 @@ def _number(file: PartFile, document: BundleDocument) -> int | None:
             stream.seek(first.header)
             if stream.read(BLOCK) == header(first.path, first.size):
                 return number
-    return None
+    # Its name only serves to say which disc is bad: what is read is compared with the plan.
+    named = _NAME.search(file.path.name)
+    number = int(named[1]) - 1 if named else -1
+    return number if 0 <= number < len(document.parts) else None
