@@ -60,6 +60,11 @@ class Caller:
     """What the caller is called in answers to itself; None if anonymous."""
     grants: tuple[Grant, ...]
 
+    @property
+    def sees_everything(self) -> bool:
+        """Whether nothing is hidden from the caller, now or later."""
+        return any(not grant.lanes and {"*", "*/*"} & {*grant.repos} for grant in self.grants)
+
     def sees(self, lane: str, repo: str) -> bool:
         """Return whether the caller may know that `org/name` exists in this lane."""
         return any(grant.allows(lane, repo) for grant in self.grants)

@@ -1,8 +1,8 @@
 """The serving application: one ASGI callable over a catalog and a blob store.
 
-Routes a request to the Hub's interface, the pod's channel or a page, always with one snapshot and
-one caller. Requests that would change something are refused; errors become answers here and
-nowhere below. Who listens on which port is `server`'s business.
+Answers each request with the snapshot of that moment, counts it, and takes the next snapshot when
+something changed; errors become answers here and nowhere below. Which part answers is `router`'s
+to say, who listens on which port `server`'s.
 """
 
 from __future__ import annotations
@@ -24,17 +24,18 @@ from kgate_core.errors import (
     TrustError,
     UpstreamError,
 )
-from kgate_mirror_server.serve.access import NOBODY, SHIM_MARK, OpenAccess
+from kgate_mirror_server.serve.access import OpenAccess
 from kgate_mirror_server.serve.blobguard import BlobGuard
 from kgate_mirror_server.serve.blobresponse import BlobSender, SmallBlobs
-from kgate_mirror_server.serve.hubapi import FileAnswer, HubApi, find_file
-from kgate_mirror_server.serve.lookup import Visible
-from kgate_mirror_server.serve.page import kernel_page
+from kgate_mirror_server.serve.gauges import gauges_of
+from kgate_mirror_server.serve.hubapi import HubApi
+from kgate_mirror_server.serve.metrics import CONTENT_TYPE, Metrics
 from kgate_mirror_server.serve.podapi import PodApi
+from kgate_mirror_server.serve.router import Asked, Router
 from kgate_mirror_server.serve.snapshot import SnapshotSource
-from kgate_mirror_server.serve.target import find_target, no_repo
+from kgate_mirror_server.serve.traffic import Watched, count
 from kgate_mirror_server.serve.trustfolder import TrustFolder
-from kgate_mirror_server.serve.wire import Request, error, json_answer
+from kgate_mirror_server.serve.wire import Answer, Request, error, json_answer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -42,11 +43,8 @@ if TYPE_CHECKING:
     from kgate_mirror_server.ports import BlobStore, Catalog
     from kgate_mirror_server.serve.access import Access
     from kgate_mirror_server.serve.settings import ServeSettings
-    from kgate_mirror_server.serve.wire import Answer, Receive, Scope, Send
+    from kgate_mirror_server.serve.wire import Receive, Scope, Send
 
-READ_ONLY: Final = "kgate mirror is read-only"
-_CHALLENGE: Final = (b"www-authenticate", b"Bearer")
-_READING: Final = frozenset({"GET", "HEAD"})
 _log: Final = structlog.get_logger(__name__)
 
 STATUSES: Final[dict[type[KgateError], int]] = {
@@ -66,30 +64,25 @@ def status_of(exc: KgateError) -> int:
     return next(STATUSES[kind] for kind in type(exc).__mro__ if kind in STATUSES)
 
 
-def _is_marked(request: Request, parts: Sequence[str]) -> bool:
-    """Return whether the shim is beside this client, or the shim itself asks (THREATS T55)."""
-    return parts[:2] == ["api", "kgate"] or SHIM_MARK in (request.header(b"user-agent") or "")
-
-
 class ServeApp:
     """The ASGI application; `source.current` is what it serves at this moment."""
 
     def __init__(
         self,
         source: SnapshotSource,
-        sender: BlobSender,
-        trust: TrustFolder,
+        router: Router,
         settings: ServeSettings,
         access: Access,
+        metrics: Metrics,
         refresh: Callable[[], None] | None,
     ) -> None:
         self.source = source
-        self._sender = sender
+        self.metrics = metrics
+        self._router = router
         self._settings = settings
         self._access = access
         self._refresh = refresh
-        self._hub = HubApi(settings.public_url)
-        self._pod = PodApi(trust)
+        self._next_refresh = 0.0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection scope of ASGI 3."""
@@ -97,89 +90,46 @@ class ServeApp:
             case "lifespan":
                 await self._live(receive, send)
             case "http":
-                await self._respond(Request(scope, receive), send)
+                await self._respond(Request(scope, receive), Watched(send))
             case _:
                 await send({"type": "websocket.close", "code": 1000})
 
-    async def _respond(self, request: Request, send: Send) -> None:
+    async def _respond(self, request: Request, send: Watched) -> None:
+        parts = request.segments() or []
         try:
-            answer = await self._answer(request, send)
+            answer = await self._answer(request, parts, send)
         except KgateError as exc:
             answer = error(status_of(exc), exc.message)
-        if answer is not None:
+        except Exception:  # noqa: BLE001  # whatever it was, the client gets an answer
+            _log.exception("request.failed", method=request.method, parts=list(parts)[:3])
+            answer = error(500, "kgate failed to answer; its log says why")
+        if answer is not None and not send.status:
             await answer.send(request, send)
+        count(self.metrics, request, parts, send)
 
-    async def _answer(self, request: Request, send: Send) -> Answer | None:
+    async def _answer(self, request: Request, parts: Sequence[str], send: Watched) -> Answer | None:
         """Return the answer, or None if it was sent already."""
-        parts = request.segments()
-        if parts is None:
-            return error(404, "this address cannot name anything here", code="EntryNotFound")
         match parts:
+            case []:
+                return error(404, "this address cannot name anything", code="EntryNotFound")
             case ["healthz"]:
                 return json_answer({"status": "ok"})
             case ["readyz"]:
                 return self._ready()
             case _:
                 pass
-        lane = self._settings.lane
-        if len(parts) > 2 and parts[0] == "l":  # noqa: PLR2004  # /l/<lane>/…
-            lane, parts = parts[1], parts[2:]
-        writes_nothing = request.method in _READING or (
-            request.method == "POST" and "paths-info" in parts
-        )
-        if not writes_nothing:
-            return error(403, READ_ONLY)
-        caller = self._access.caller(request)
-        if caller is None:
-            return error(401, "Invalid credentials in Authorization header", _CHALLENGE)
-        if lane in self._settings.marked_lanes and not _is_marked(request, parts):
-            caller = NOBODY
-        snapshot = self.source.current
-        if snapshot.generation < 0:
-            return error(503, "the catalog could not be read yet", (b"retry-after", b"1"))
-        visible = Visible(lane, snapshot.lane(lane), caller, self._settings.deny_style)
-        return await self._route(request, send, parts, visible)
+        asked = self._router.admit(request, parts)
+        if not isinstance(asked, Asked):
+            return asked
+        if parts == ["metrics"]:
+            return self._metrics(asked)
+        return await self._router.answer(asked, self.source.current, send)
 
-    async def _route(
-        self, request: Request, send: Send, parts: Sequence[str], visible: Visible
-    ) -> Answer | None:
-        match parts:
-            case ["api", "kgate", "v1", *rest]:
-                return self._pod.answer(rest, visible)
-            case ["api", *rest]:
-                return await self._hub.api(request, rest, visible)
-            case ["k", org, name]:
-                return kernel_page(request, org, name, visible)
-            case ["kernels", org, name, "resolve", revision, *path]:
-                return await self._file(
-                    request, send, ("kernels", org, name), revision, path, visible
-                )
-            case ["datasets" | "spaces" as kind, _, _, "resolve", *_]:
-                return error(404, f"kgate serves kernels, not {kind}", code="RepoNotFound")
-            case [org, name, "resolve", revision, *path]:
-                return await self._file(
-                    request, send, ("models", org, name), revision, path, visible
-                )
-            case _:
-                return error(404, "there is nothing at this address")
-
-    async def _file(
-        self,
-        request: Request,
-        send: Send,
-        named: tuple[str, str, str],
-        revision: str,
-        path: Sequence[str],
-        visible: Visible,
-    ) -> Answer | None:
-        target = find_target(*named, visible)
-        if target is None:
-            return no_repo("/".join(named[1:]))
-        found = find_file(target, revision, "/".join(path))
-        if not isinstance(found, FileAnswer):
-            return found
-        await self._sender.send(request, send, found.file, found.headers)
-        return None
+    def _metrics(self, asked: Asked) -> Answer:
+        if not asked.caller.sees_everything:
+            return error(404, "there is nothing at this address")
+        body = self.metrics.render(gauges_of(self.source.current, self.source.state()))
+        return Answer(200, body, ((b"content-type", CONTENT_TYPE),))
 
     def _ready(self) -> Answer:
         snapshot = self.source.current
@@ -217,6 +167,7 @@ class ServeApp:
                 self._access.refresh()
         except Exception:  # noqa: BLE001  # the current snapshot stays, the next turn tries again
             _log.exception("snapshot.failed")
+        self.metrics.share()
 
     def _refresh_trust(self, now: float) -> None:
         if self._refresh is None or now < self._next_refresh:
@@ -226,8 +177,6 @@ class ServeApp:
             self._refresh()
         except KgateError as exc:
             _log.error("timestamp.failed", reason=exc.message)
-
-    _next_refresh = 0.0
 
 
 def create_app(
@@ -246,6 +195,8 @@ def create_app(
     """
     guard = BlobGuard(store)
     trust = TrustFolder(settings.trust)
+    access = access or OpenAccess()
     source = SnapshotSource(catalog, store, guard, trust, clock)
     sender = BlobSender(guard, SmallBlobs(), settings.send_file)
-    return ServeApp(source, sender, trust, settings, access or OpenAccess(), refresh)
+    router = Router(HubApi(settings.public_url), PodApi(trust), sender, access, settings)
+    return ServeApp(source, router, settings, access, Metrics(settings.metrics), refresh)

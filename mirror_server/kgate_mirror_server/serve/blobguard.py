@@ -85,6 +85,11 @@ class BlobGuard:
             self._now(digest) != before for digest, before in list(self._bad.items())
         )
 
+    @property
+    def troubled(self) -> int:
+        """How many blobs are missing or damaged as far as is known."""
+        return len(self._bad)
+
     def _now(self, digest: Digest) -> Mark | None:
         try:
             return _mark(self._store.path(digest))

@@ -9,8 +9,13 @@ from __future__ import annotations
 import fcntl
 import os
 import sys
+import tempfile
+import threading
+import time
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import structlog
@@ -28,14 +33,14 @@ from kgate_mirror_server.store.disk import DiskStore
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from kgate_mirror_server.serve.access import Access
     from kgate_mirror_server.serve.app import ServeApp
-    from kgate_mirror_server.serve.settings import ServeSettings
+    from kgate_mirror_server.serve.settings import ServeSettings, TlsFiles
 
 HEADER_TIMEOUT = 10_000  # milliseconds that a client may take for its request headers
 HEADER_BUFFER = 64 * 1024  # bytes of request line and headers
+TLS_POLL = 5  # seconds between two looks at the certificate
 BACKLOG = 2048  # connections waiting to be accepted
 CONCURRENT = 1024  # requests in flight per worker; more wait in the backlog
 
@@ -53,6 +58,15 @@ def run(
     """
     # Opened once here, so that what is wrong with it is said to the caller, not by a worker.
     SqlCatalog(settings.database).close()
+    with tempfile.TemporaryDirectory(prefix="kgate-serve-") as shared:
+        _run(replace(settings, metrics=settings.metrics or Path(shared)), refresh, started)
+
+
+def _run(
+    settings: ServeSettings,
+    refresh: Callable[[], None] | None,
+    started: Callable[[], None] | None,
+) -> None:
     server = MPServer(
         "kgate",
         address=settings.host,
@@ -68,17 +82,22 @@ def run(
             header_read_timeout=HEADER_TIMEOUT, max_buffer_size=HEADER_BUFFER
         ),
         log_enabled=False,
+        ssl_cert=settings.tls.certificate if settings.tls else None,
+        ssl_key=settings.tls.key if settings.tls else None,
         workers_kill_timeout=settings.drain_seconds,
         respawn_failed_workers=True,
     )
     if started is not None:
         server.on_startup(started)
+    if settings.tls is not None:
+        server.on_startup(partial(_watch_files, server, settings.tls))
     try:
         server.serve(target_loader=partial(load, settings, refresh), wrap_loader=False)
-    except SystemExit as exc:
+    except (SystemExit, RuntimeError, OSError) as exc:
+        reason = next(iter(str(exc).splitlines()), "")
         raise KgateError(
-            f"the server ended by itself ({exc.code})",
-            hint="its log says why; is the port taken or a folder unreadable?",
+            f"the server on {settings.host}:{settings.port} ended by itself: {reason}",
+            hint="is the port taken, or a file unreadable? its log says more",
         ) from exc
 
 
@@ -109,6 +128,27 @@ def open_access(catalog: SqlCatalog, settings: ServeSettings) -> Access:
         jwts = JwtAccess(access.jwt.jwks, access.jwt.issuer, access.jwt.audience, accounts)
     tokens = SqlTokens(catalog.engine)
     return TokenAccess(tokens.tokens, access.anonymous, lambda: datetime.now(UTC), jwts)
+
+
+def _watch_files(server: MPServer, tls: TlsFiles) -> None:
+    """Let the workers be replaced, one after the other, when certificate or key change."""
+
+    def look() -> tuple[int, ...]:
+        try:
+            return tuple(path.stat().st_mtime_ns for path in (tls.certificate, tls.key))
+        except OSError:
+            return ()
+
+    def watch() -> None:
+        seen = look()
+        while True:
+            time.sleep(TLS_POLL)
+            now = look()
+            if now and now != seen:
+                seen = now
+                server.signal_handler_reload()  # type: ignore[no-untyped-call]  # as SIGHUP does
+
+    threading.Thread(target=watch, name="kgate-tls", daemon=True).start()
 
 
 def log_json() -> None:

@@ -56,6 +56,14 @@ class AccessSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class TlsFiles:
+    """Certificate chain and private key in PEM; read again when they change."""
+
+    certificate: Path
+    key: Path
+
+
+@dataclass(frozen=True, slots=True)
 class ServeSettings:
     """Everything that serving depends on."""
 
@@ -78,6 +86,9 @@ class ServeSettings:
     accidents, not liars."""
     public_url: str = ""
     """Address that clients use, without a trailing slash; empty: the one each request names."""
+    metrics: Path | None = None
+    """Folder in which workers share their counters; the server makes one if it has several."""
+    tls: TlsFiles | None = None
     poll_seconds: float = 1.0
     """Time between two looks at the catalog's generation."""
     refresh_seconds: float = 60.0

@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING, Final, TypeVar
 import structlog
 
 from kgate_core.errors import KgateError
+from kgate_mirror_server.serve.lanes import lanes_of
 from kgate_mirror_server.serve.proof import Proof, prove
-from kgate_mirror_server.serve.view import LaneView, ProvenVariant, RepoView, RevisionView
+from kgate_mirror_server.serve.view import LaneView, ProvenVariant
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from datetime import datetime
 
-    from kgate_core.digest import Digest
-    from kgate_core.kernel import RepoType, Revision
+    from kgate_core.kernel import Revision
     from kgate_core.trust import TrustedRoot, Versions
     from kgate_mirror_server.ports import (
         BlobStore,
@@ -70,6 +70,20 @@ class _Proven:
     proof: Proof
 
 
+@dataclass(frozen=True, slots=True)
+class State:
+    """How the parts that a snapshot is built from are doing."""
+
+    catalog_up: bool
+    trust: TrustedRoot | None
+    """None if the trust metadata cannot be verified."""
+    refused: int
+    """Variants that rows claim and that could not be proven."""
+    bad_blobs: int
+    """Blobs that are missing or damaged as far as is known."""
+    now: datetime
+
+
 class SnapshotSource:
     """Holds the current snapshot and replaces it; one thread may refresh, any may read."""
 
@@ -90,6 +104,7 @@ class SnapshotSource:
         self._stamp: Stamp = ()
         self._root: TrustedRoot | None = None
         self._troubles: dict[str, str] = {}
+        self._refused = 0
         self.current = Snapshot()
 
     def refresh(self) -> bool:
@@ -109,6 +124,16 @@ class SnapshotSource:
         self.current = self._build(generation, publications, denials, now)
         _log.info("snapshot.built", generation=generation, variants=len(self._proven))
         return True
+
+    def state(self) -> State:
+        """Return what monitoring wants to know besides the current snapshot."""
+        return State(
+            catalog_up="catalog" not in self._troubles,
+            trust=self._root,
+            refused=self._refused,
+            bad_blobs=self._guard.troubled,
+            now=self._clock(),
+        )
 
     def _read_trust(self, now: datetime) -> bool:
         """Load the trust metadata if it changed; returns whether proofs may differ now."""
@@ -130,6 +155,7 @@ class SnapshotSource:
         denials: Sequence[Denial],
         now: datetime,
     ) -> Snapshot:
+        self._refused = 0
         proven: dict[_Key, _Proven] = {}
         kept: list[tuple[Publication, list[ProvenVariant]]] = []
         for publication in publications:
@@ -153,7 +179,7 @@ class SnapshotSource:
         self._proven = proven
         ends = [found.proof.valid_until for found in proven.values()]
         return Snapshot(
-            generation, _lanes(kept, denials), min(ends, default=None), self._root is not None
+            generation, lanes_of(kept, denials), min(ends, default=None), self._root is not None
         )
 
     def _prove(
@@ -182,6 +208,7 @@ class SnapshotSource:
                     item, publication.origin, publication.upstream, self._root.versions, proof
                 )
             reason = proof.reason
+        self._refused += 1
         _log.error(
             "publication.refused",
             kernel=str(publication.repo),
@@ -228,46 +255,3 @@ def _without_timestamp(versions: Versions) -> tuple[int, int, int]:
 
 def _same_trust(one: Versions, other: Versions) -> bool:
     return _without_timestamp(one) == _without_timestamp(other)
-
-
-def _lanes(
-    kept: Iterable[tuple[Publication, list[ProvenVariant]]], denials: Iterable[Denial]
-) -> dict[str, LaneView]:
-    branches: dict[tuple[str, RepoType, str], dict[int, Revision]] = {}
-    revisions: dict[tuple[str, RepoType, str], dict[str, RevisionView]] = {}
-    refs = {}
-    manifests: dict[str, dict[Digest, dict[str, ProvenVariant]]] = {}
-    told: dict[str, dict[str, list[Denial]]] = {}
-    for publication, variants in kept:
-        key = (publication.lane, publication.repo_type, str(publication.repo))
-        refs[key] = publication.repo
-        if publication.version is not None:
-            branches.setdefault(key, {})[publication.version] = publication.served
-        revisions.setdefault(key, {}).setdefault(
-            str(publication.served),
-            RevisionView(
-                publication.served,
-                publication.upstream,
-                publication.published_at,
-                {variant.item.variant: variant for variant in variants},
-            ),
-        )
-        by_digest = manifests.setdefault(publication.lane, {})
-        for variant in variants:
-            where = f"{key}@{publication.served}/{variant.item.variant}"
-            by_digest.setdefault(variant.item.manifest, {})[where] = variant
-    for denial in denials:
-        told.setdefault(denial.lane, {}).setdefault(str(denial.repo), []).append(denial)
-    lanes = {key[0] for key in revisions} | set(told)
-    return {
-        lane: LaneView(
-            {
-                (key[1], key[2]): RepoView(refs[key], key[1], branches.get(key, {}), found)
-                for key, found in revisions.items()
-                if key[0] == lane
-            },
-            {digest: tuple(found.values()) for digest, found in manifests.get(lane, {}).items()},
-            {repo: tuple(found) for repo, found in told.get(lane, {}).items()},
-        )
-        for lane in lanes
-    }

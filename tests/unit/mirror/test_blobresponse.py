@@ -38,7 +38,7 @@ def case(request: pytest.FixtureRequest, kit: MirrorKit) -> tuple[ServeApp, str,
 def get(case: tuple[ServeApp, str, bytes, bool], method: str = "GET", **headers: str) -> Reply:
     app, place, _, _ = case
     pairs = {name.replace("_", "-"): value for name, value in headers.items()}
-    return ask(app, place, method, pairs, pathsend=app._sender.how is SendFile.PATHSEND)
+    return ask(app, place, method, pairs, pathsend=app._router._sender.how is SendFile.PATHSEND)
 
 
 def test_a_whole_file_comes_with_its_entity_tag(case: tuple[ServeApp, str, bytes, bool]) -> None:

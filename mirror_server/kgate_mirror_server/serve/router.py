@@ -1,0 +1,122 @@
+"""From an address to an answer: who asks, in which lane, for what.
+
+Requests that would change something are refused here, and callers with bad credentials. Each
+request is answered from one snapshot. What the parts answer is theirs to know.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from kgate_mirror_server.serve.access import NOBODY, SHIM_MARK
+from kgate_mirror_server.serve.hubapi import FileAnswer, HubApi, find_file
+from kgate_mirror_server.serve.lookup import Visible
+from kgate_mirror_server.serve.page import kernel_page
+from kgate_mirror_server.serve.target import find_target, no_repo
+from kgate_mirror_server.serve.wire import error
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from kgate_mirror_server.serve.access import Access, Caller
+    from kgate_mirror_server.serve.blobresponse import BlobSender
+    from kgate_mirror_server.serve.podapi import PodApi
+    from kgate_mirror_server.serve.settings import ServeSettings
+    from kgate_mirror_server.serve.snapshot import Snapshot
+    from kgate_mirror_server.serve.wire import Answer, Request, Send
+
+READ_ONLY: Final = "kgate mirror is read-only"
+_READING: Final = frozenset({"GET", "HEAD"})
+_CHALLENGE: Final = (b"www-authenticate", b"Bearer")
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A request with what was found out about it before anything is looked up."""
+
+    request: Request
+    parts: Sequence[str]
+    """Decoded path segments, without the lane."""
+    lane: str
+    caller: Caller
+
+
+class Router:
+    """Finds the part that answers."""
+
+    def __init__(
+        self,
+        hub: HubApi,
+        pod: PodApi,
+        sender: BlobSender,
+        access: Access,
+        settings: ServeSettings,
+    ) -> None:
+        self._hub = hub
+        self._pod = pod
+        self._sender = sender
+        self._access = access
+        self._settings = settings
+
+    def admit(self, request: Request, parts: Sequence[str]) -> Asked | Answer:
+        """Return the request with its lane and caller, or the answer that refuses it."""
+        lane = self._settings.lane
+        if len(parts) > 2 and parts[0] == "l":  # noqa: PLR2004  # /l/<lane>/…
+            lane, parts = parts[1], parts[2:]
+        asks_paths = request.method == "POST" and "paths-info" in parts
+        if request.method not in _READING and not asks_paths:
+            return error(403, READ_ONLY)
+        caller = self._access.caller(request)
+        if caller is None:
+            return error(401, "Invalid credentials in Authorization header", _CHALLENGE)
+        if lane in self._settings.marked_lanes and not _is_marked(request, parts):
+            caller = NOBODY
+        return Asked(request, parts, lane, caller)
+
+    async def answer(self, asked: Asked, snapshot: Snapshot, send: Send) -> Answer | None:
+        """Return the answer, or None if it was sent already."""
+        if snapshot.generation < 0:
+            return error(503, "the catalog could not be read yet", (b"retry-after", b"1"))
+        style = self._settings.deny_style
+        visible = Visible(asked.lane, snapshot.lane(asked.lane), asked.caller, style)
+        match asked.parts:
+            case ["api", "kgate", "v1", *rest]:
+                return self._pod.answer(rest, visible)
+            case ["api", *rest]:
+                return await self._hub.api(asked.request, rest, visible)
+            case ["k", org, name]:
+                return kernel_page(asked.request, org, name, visible)
+            case ["kernels", org, name, "resolve", revision, *path]:
+                named = ("kernels", org, name)
+                return await self._file(asked, send, visible, named, revision, path)
+            case ["datasets" | "spaces" as kind, _, _, "resolve", *_]:
+                return error(404, f"kgate serves kernels, not {kind}", code="RepoNotFound")
+            case [org, name, "resolve", revision, *path]:
+                named = ("models", org, name)
+                return await self._file(asked, send, visible, named, revision, path)
+            case _:
+                return error(404, "there is nothing at this address")
+
+    async def _file(
+        self,
+        asked: Asked,
+        send: Send,
+        visible: Visible,
+        named: tuple[str, str, str],
+        revision: str,
+        path: Sequence[str],
+    ) -> Answer | None:
+        target = find_target(*named, visible)
+        if target is None:
+            return no_repo("/".join(named[1:]))
+        found = find_file(target, revision, "/".join(path))
+        if not isinstance(found, FileAnswer):
+            return found
+        await self._sender.send(asked.request, send, found.file, found.headers)
+        return None
+
+
+def _is_marked(request: Request, parts: Sequence[str]) -> bool:
+    """Return whether the shim is beside this client, or the shim itself asks (THREATS T55)."""
+    return parts[:2] == ["api", "kgate"] or SHIM_MARK in (request.header(b"user-agent") or "")
