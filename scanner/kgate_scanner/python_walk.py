@@ -51,7 +51,7 @@ class Reader:
         self.kernels: Final[list[Facts]] = []
         self.findings: Final[list[Finding]] = []
         self._names: Final[dict[str, str]] = {}
-        self._modules: Final[set[str]] = set()
+        self._foreign: Final[set[str]] = set()
         self._decoded: Final[set[str]] = set()
         self._said: Final[set[tuple[str, int, str]]] = set()
 
@@ -82,13 +82,15 @@ class Reader:
                     top = alias.name.partition(".")[0]
                     self.imports.add(top)
                     self._names[alias.asname or top] = alias.name if alias.asname else top
-                    self._modules.add(alias.asname or top)
+                    self._foreign.add(alias.asname or top)
             case ast.ImportFrom(module=module, names=names, level=level):
                 base = "." * level + (module or "")
                 if not level and module:
                     self.imports.add(module.partition(".")[0])
                 for alias in names:
                     self._names[alias.asname or alias.name] = f"{base}.{alias.name}"
+                    if not level:
+                        self._foreign.add(alias.asname or alias.name)
             case ast.Assign(targets=[ast.Name(id=target)], value=value):
                 if any(DECODERS.fullmatch(name) for name in self._called(value)):
                     self._decoded.add(target)
@@ -148,7 +150,7 @@ class Reader:
             is_method = name != "open" and name.partition(".")[0] not in self.imports
             rule = rules.WRITES if _mode_writes(node, 0 if is_method else 1) else rule
         elif name in {"setattr", "builtins.setattr"} and node.args:
-            rule = rules.TAMPERS if self._is_module(node.args[0]) else None
+            rule = rules.TAMPERS if self._is_foreign(node.args[0]) else None
         elif name == "os.environ.update":
             rule = rules.ENVIRONMENT
         elif rule is rules.UNPICKLES and _is_safe(name, node):
@@ -158,9 +160,9 @@ class Reader:
         self._say_call(rule, node, name, at_import=at_import)
 
     def _say_call(self, rule: Rule, node: ast.AST, name: str, *, at_import: bool) -> None:
-        self._say(rule, node, f"calls {name}")
+        self._say(rule, node, f"calls {_shown(name)}")
         if at_import and rule in EFFECTS:
-            self._say(rules.AT_IMPORT, node, f"calls {name} while being imported")
+            self._say(rules.AT_IMPORT, node, f"calls {_shown(name)} while being imported")
 
     def _is_hidden(self, node: ast.Call) -> bool:
         for argument in node.args[:1]:
@@ -171,10 +173,10 @@ class Reader:
                 return True
         return False
 
-    def _is_module(self, node: ast.AST) -> bool:
+    def _is_foreign(self, node: ast.AST) -> bool:
         while isinstance(node, ast.Attribute):
             node = node.value
-        return isinstance(node, ast.Name) and node.id in self._modules
+        return isinstance(node, ast.Name) and node.id in self._foreign
 
     def _assign(self, node: ast.stmt, targets: Iterable[ast.expr]) -> None:
         for target in targets:
@@ -185,8 +187,8 @@ class Reader:
                         self._say(rules.TAMPERS, node, f"assigns into {name}")
                     elif name == "os.environ":
                         self._say(rules.ENVIRONMENT, node, "assigns into os.environ")
-                case ast.Attribute() if self._is_module(target):
-                    self._say(rules.TAMPERS, node, f"assigns to {self._full(target)}")
+                case ast.Attribute() if self._is_foreign(target):
+                    self._say(rules.TAMPERS, node, f"assigns to {_shown(self._full(target) or '')}")
                 case _:
                     pass
 
@@ -240,6 +242,10 @@ def _placed(tree: ast.Module) -> Iterator[tuple[ast.AST, bool]]:
                 (child, at_import and not later) for child in children if isinstance(child, ast.AST)
             )
         pending.extend(reversed(inner))
+
+
+def _shown(name: str) -> str:
+    return name.replace("?", "<object>", 1)
 
 
 def _is_main(test: ast.expr) -> bool:
