@@ -99,23 +99,23 @@ def import_sealed(
     if spec is None or spec.loader is None:
         raise ImportError(f"no import specification for {path}")
     module = importlib.util.module_from_spec(spec)
-    before = sys.modules.get(name)
+    # Another build may bear this name: its submodules must not become those of the new one.
+    before = _take_away(name)
     sys.modules[name] = module
     _ours.add(name)
     try:
         with context:
             spec.loader.exec_module(module)
     except BaseException:
-        _forget(name, before)
+        _take_away(name)
+        sys.modules.update(before)
         raise
     return module
 
 
-def _forget(name: str, before: ModuleType | None) -> None:
-    for key in [key for key in sys.modules if key == name or key.startswith(f"{name}.")]:
-        del sys.modules[key]
-    if before is not None:
-        sys.modules[name] = before
+def _take_away(name: str) -> dict[str, ModuleType]:
+    names = [key for key in sys.modules if key == name or key.startswith(f"{name}.")]
+    return {key: sys.modules.pop(key) for key in names}
 
 
 def _install() -> None:
