@@ -49,6 +49,8 @@ class CompiledPolicy:
     problems: tuple[Problem, ...]
     advice: tuple[str, ...]
     """What compiles, but probably does not say what was meant."""
+    asks: frozenset[str]
+    """Variables that any expression asks for: only these are checked and bound."""
 
 
 class _Compiler:
@@ -103,6 +105,9 @@ def compile_policy(policy: ExpressionPolicy) -> CompiledPolicy:
             message = compiler.compile(validation.message_expression, Wanted.STRING, place)
         if program is not None:
             validations.append(CompiledValidation(program, message))
+    programs = [*conditions, *(program for _, program in variables)]
+    programs += [item.program for item in validations]
+    programs += [item.message for item in validations if item.message is not None]
     return CompiledPolicy(
         compiler.environment,
         tuple(conditions),
@@ -110,6 +115,7 @@ def compile_policy(policy: ExpressionPolicy) -> CompiledPolicy:
         tuple(validations),
         tuple(compiler.problems),
         _advice(policy, validations),
+        frozenset(path.partition(".")[0] for item in programs for path in item.shape.paths),
     )
 
 

@@ -101,6 +101,8 @@ def _ask(policy: ExpressionPolicy, facts: dict[str, Any], label: str) -> tuple[R
     compiled = compile_policy(policy)
     if compiled.problems:
         return (_failed(policy, 0, f"{label}does not compile: {compiled.problems[0].message}"),)
+    # What nobody asks for is neither checked nor handed to the engine.
+    facts = {name: value for name, value in facts.items() if name in compiled.asks}
     try:
         check_facts(facts, what="facts")
     except InvalidInput as exc:
