@@ -158,3 +158,29 @@ def fact_shown(path: str, facts: Facts) -> str:
         case _:
             text = str(value)
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
+
+
+def explain_text(explanation: Explanation, *, passed: bool = False) -> str:
+    """Return an explanation as plain text; rules that passed are counted unless asked for."""
+    word = "allowed" if explanation.allowed else "denied"
+    lines = [
+        f"{explanation.kernel} {explanation.variant}: {word} by {explanation.policy}",
+        f"  policy digest {explanation.policy_digest}",
+    ]
+    for rule in explanation.rules:
+        if rule.outcome is not Outcome.PASS or passed:
+            lines += _lines(rule)
+    quiet = sum(rule.outcome is Outcome.PASS for rule in explanation.rules)
+    if quiet and not passed:
+        lines += ["", f"{quiet} other rules pass"]
+    return "\n".join(lines) + "\n"
+
+
+def _lines(rule: RuleExplanation) -> list[str]:
+    lines = ["", f"{rule.outcome} {rule.rule}: {rule.title}", f"  seen   {rule.seen}"]
+    lines += [f"  fact   {fact.path} = {fact.value}" for fact in rule.facts]
+    if rule.why:
+        lines.append(f"  why    {rule.why}")
+    if rule.outcome is not Outcome.PASS:
+        lines.append(f"  to do  {rule.fix}")
+    return [*lines, f"  page   {rule.page}"]

@@ -1,19 +1,27 @@
-"""Writes docs/policy-rules.md and docs/lint-rules.md from the registers of rules.
+"""Writes docs/policy-rules.md, docs/lint-rules.md and the transcript in docs/policy.md.
 
 Texts and nothing else; a test compares them with the files in the repository.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import re
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final
 
 from kgate_policy.baseline import PACK, RULES
+from kgate_policy.evaluation import evaluate
 from kgate_policy.exceptions import NEVER
+from kgate_policy.explain import explain, explain_text
 from kgate_policy.lint.findings import RULES as LINT_RULES
 from kgate_policy.profiles import PROFILES
+from kgate_policy.samples import sample_evidence
 
 if TYPE_CHECKING:
     from kgate_policy.rules import Rule
+
+_MOMENT: Final = datetime(2026, 11, 21, 12, tzinfo=UTC)
+_TRANSCRIPT: Final = re.compile(r"^(```text explain\n)(?:.*\n)*?(```)$", re.MULTILINE)
 
 
 def rules_page() -> str:
@@ -41,6 +49,18 @@ def rules_page() -> str:
     for rule in RULES.values():
         lines += _section(rule)
     return "\n".join(lines) + "\n"
+
+
+def transcript() -> str:
+    """Return the explanation that docs/policy.md shows: the sample, unsigned, in production."""
+    evidence = sample_evidence(imported={"upstreamSignature": {"status": "missing"}})
+    policy = PROFILES["production"]
+    return explain_text(explain(evidence, policy, evaluate(evidence, policy, now=_MOMENT)))
+
+
+def policy_page(text: str) -> str:
+    """Return docs/policy.md with the present transcript in its place."""
+    return _TRANSCRIPT.sub(lambda found: f"{found[1]}{transcript()}{found[2]}", text)
 
 
 def lint_page() -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 from kgate_core import strictjson
@@ -45,6 +46,8 @@ class Policy:
         twice = sorted({name for name in names if names.count(name) > 1 or name in RULES})
         if twice:
             raise InvalidInput(f"policy {self.name}: the name {twice[0]!r} is taken twice")
+        # A copy that cannot be changed: the digest is computed once.
+        object.__setattr__(self, "rules", MappingProxyType(dict(self.rules)))
         unknown = sorted(set(self.rules) - set(RULES))
         if unknown:
             raise InvalidInput(f"policy {self.name}: there is no rule {unknown[0]!r}")

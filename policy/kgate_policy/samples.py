@@ -24,6 +24,7 @@ COMMIT: Final = "0123456789abcdef0123456789abcdef01234567"
 VARIANT: Final = "torch213-cxx11-cu130-x86_64-linux"
 LANE: Final = "production"
 FILES: Final = ("__init__.py", "_activation_cuda_0123456.abi3.so", "metadata.json")
+FETCHED: Final = "2026-11-01T00:00:00Z"
 _OID: Final = "89abcdef" * 5
 
 
@@ -50,7 +51,7 @@ def sample_manifest(paths: Iterable[str]) -> Manifest:
     return Manifest.of(FileEntry(path, len(path), Digest.of(path.encode())) for path in paths)
 
 
-def sample_evidence(
+def sample_evidence(  # noqa: PLR0913  # each part of a sample can be changed on its own
     *,
     repo: str = REPO,
     variant: str = VARIANT,
@@ -58,6 +59,7 @@ def sample_evidence(
     paths: Iterable[str] = FILES,
     metadata: Facts | None = None,
     findings: tuple[Finding, ...] = (),
+    summary: Facts | None = None,
     imported: Mapping[str, Any] | None = None,
     scanned: bool = True,
 ) -> Evidence:
@@ -68,7 +70,7 @@ def sample_evidence(
         scanner="kgate-scanner/sample",
         subject=manifest.digest,
         files={entry.path: {"kind": "other"} for entry in manifest.files},
-        summary={},
+        summary=summary or {},
         findings=findings,
     )
     return Evidence(
@@ -100,6 +102,7 @@ def _import_record(kernel: KernelId, manifest: Manifest) -> Facts:
             }
             for entry in manifest.files
         ],
+        "fetchedAt": FETCHED,
         "upstreamSignature": {"status": "verified", "detail": "build.yaml@refs/heads/main"},
         "depends": [],
         "unmet": [],

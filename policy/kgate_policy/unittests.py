@@ -17,7 +17,7 @@ from kgate_policy.evaluation import evaluate
 from kgate_policy.samples import FILES, LANE, REPO, VARIANT, sample_evidence, sample_metadata
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from datetime import datetime
     from pathlib import Path
 
@@ -33,6 +33,10 @@ _KERNEL: Final = {"repo", "variant", "lane", "files", "metadata", "findings", "s
     "scanned",
     "depends",
     "unmet",
+    "importedAt",
+    "architectures",
+    "libraries",
+    "imports",
 }
 _AROUND: Final = {"mirror", "request", "object", "oldObject", "namespaceObject", "node"}
 
@@ -149,6 +153,8 @@ def _evidence(item: Located) -> Evidence:
     record: dict[str, Any] = {
         key: fields[key].plain() for key in ("pin", "depends", "unmet") if key in fields
     }
+    if "importedAt" in fields:
+        record["fetchedAt"] = fields["importedAt"].text()
     if "signature" in fields:
         record["upstreamSignature"] = {"status": fields["signature"].text(), "detail": "a test"}
     metadata = sample_metadata()
@@ -167,6 +173,7 @@ def _evidence(item: Located) -> Evidence:
             paths=fields["files"].texts() if "files" in fields else FILES,
             metadata=metadata,
             findings=tuple(_finding(entry) for entry in findings),
+            summary=_summary(fields),
             imported=record,
             scanned=fields["scanned"].flag() if "scanned" in fields else True,
         )
@@ -174,6 +181,19 @@ def _evidence(item: Located) -> Evidence:
         if exc.message.startswith(item.source):
             raise
         return item.fail(exc.message, hint=exc.hint)
+
+
+def _summary(fields: Mapping[str, Located]) -> Facts:
+    """Return the part of a scan's summary that facts are taken from."""
+    lists = {
+        key: list(fields[key].texts()) if key in fields else []
+        for key in ("architectures", "libraries", "imports")
+    }
+    return {
+        "device": {"archs": {"any": lists["architectures"]}},
+        "host": {"needed": lists["libraries"]},
+        "python": {"imports": lists["imports"]},
+    }
 
 
 def _finding(item: Located) -> Finding:
