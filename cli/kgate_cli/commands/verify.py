@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -11,8 +13,6 @@ from kgate_cli.options import config_option, json_option, now, open_mirror
 from kgate_core.verify import Expected, Rejected, Verdict, verify
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from kgate_cli.output import Output
     from kgate_mirror_server.app import Mirror
     from kgate_mirror_server.ports import Publication, PublishedVariant
@@ -20,20 +20,28 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("reference", metavar="REF")
+@click.option(
+    "--root",
+    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    help="Trust root to check a PATH against, instead of KGATE_TRUST_ROOT.",
+)
 @config_option
 @json_option
-def command(reference: str, config_path: Path, output: Output) -> int:
-    """Check a mirrored kernel against its signatures, in numbered steps.
+def command(reference: str, root: Path | None, config_path: Path, output: Output) -> int:
+    """Check a kernel against its signatures, in numbered steps.
 
     Every stored file is hashed again, the bundles are verified from the root that pods pin, and
     the first step that failed is named. REF is org/name, org/name@v1, org/name@<commit> or the
-    digest of a manifest.
+    digest of a manifest; or the path of a variant directory, which is checked as a pod would.
 
     \b
     Examples:
       kgate verify kernels-community/activation@v1
       kgate verify --json sha256:6cdd…
+      kgate verify ./build/torch-cpu --root trust/root.json
     """
+    if Path(reference).is_dir():
+        return _verify_path(Path(reference), root, output)
     from kgate_mirror_server.inventory import find
 
     with open_mirror(config_path) as mirror:
@@ -69,6 +77,17 @@ def command(reference: str, config_path: Path, output: Output) -> int:
     for denial in found.denials:
         output.say(f"{denial.repo}@{denial.upstream.short} {denial.variant}: denied, not signed")
     return exits.YES if ok else exits.NO
+
+
+def _verify_path(path: Path, root: Path | None, output: Output) -> int:
+    from kgate_client.verification import verify_path
+
+    environ = dict(os.environ) | ({"KGATE_TRUST_ROOT": str(root)} if root else {})
+    report = verify_path(path, environ)
+    output.result("verify", report.to_json(), ok=report.ok)
+    for line in report.lines():
+        output.plain(line)
+    return exits.YES if report.ok else exits.NO
 
 
 def verdict_json(verdict: Verdict) -> dict[str, object]:

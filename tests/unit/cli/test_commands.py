@@ -180,6 +180,31 @@ def test_verify_notices_a_changed_blob(site: Site, capsys: pytest.CaptureFixture
     assert "FAIL bytes" in out
 
 
+def test_verify_checks_a_directory_as_a_pod_would(
+    site: Site, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("KGATE_CACHE", str(tmp_path / "cache"))
+    variant = site.folder.parent / "built" / REPO / "build" / "torch-cpu"
+    root = str(site.folder / "trust" / "root.json")
+    assert main(["verify", str(variant), "--root", root, "--json"]) == 1
+    assert json.loads(capsys.readouterr().out)["ok"] is False
+
+
+def test_lint_finds_an_unpinned_kernel_and_pins_it_from_the_lock(
+    site: Site, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    app = tmp_path / "app.py"
+    app.write_text(f"from kernels import get_kernel\nk = get_kernel({REPO!r}, revision='main')\n")
+    lock = str(site.folder / "kgate.lock")
+    assert main(["lint", str(app), "--lock", lock]) == 1
+    said = capsys.readouterr().out
+    assert f"{app}:2:" in said
+    assert main(["lint", str(app), "--lock", lock, "--fix"]) == 0
+    assert "main" not in app.read_text(encoding="utf-8")
+    assert main(["lint", str(app), "--github"]) == 0
+
+
 def test_policy_check_and_eval(
     site: Site, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
