@@ -11,6 +11,9 @@ these are recognised and reported.
 
 from __future__ import annotations
 
+from bisect import bisect_right
+from itertools import pairwise
+from operator import itemgetter
 from typing import TYPE_CHECKING, Final
 
 from kgate_core.evidence import Finding, Severity
@@ -65,7 +68,6 @@ MAX_SECTIONS: Final = 1 << 18  # headers; large cubins have some thousands
 MAX_STRINGS: Final = 256 * 1024**2  # bytes of one string table
 MAX_NAME: Final = 32 * 1024  # bytes of one name; the longest mangled names are near 10 KiB
 MAX_DAMAGE: Final = 64  # entries kept; the rest is counted
-MAX_NOTES: Final = 4096  # notes of one section
 
 DAMAGED: Final = Rule(
     "KG-ELF-001",
@@ -92,6 +94,8 @@ class Elf:
         self.header: Header | None = None
         self.sections: tuple[Section, ...] = ()
         self.segments: tuple[Segment, ...] = ()
+        self._notes_left = 64 * 1024 + 8 * len(data)  # bytes; the same for overlapping notes
+        self._loads: list[tuple[int, int, int]] = []  # address, size in the file, offset
         self._no_bytes = NOBITS
         self._strings: tuple[int, bytes] = (0, b"")
         self._names_left = 64 * 1024 + 8 * len(data)  # bytes; overlapping names must stay linear
@@ -131,12 +135,11 @@ class Elf:
 
     def file_offset(self, address: int) -> int | None:
         """Return the file offset that PT_LOAD maps to a virtual address, or None."""
-        for segment in self.segments:
-            if segment.type == PT_LOAD:
-                within = address - segment.address
-                if 0 <= within < segment.file_size:
-                    return segment.offset + within
-        return None
+        number = bisect_right(self._loads, address, key=itemgetter(0)) - 1
+        if number < 0:
+            return None
+        start, size, offset = self._loads[number]
+        return offset + address - start if address < start + size else None
 
     def symbols(self, table: Section, *, other: int = 0) -> Iterator[Symbol]:
         """Yield the symbols whose st_other has all bits of `other`; a bad name is empty."""
@@ -154,13 +157,15 @@ class Elf:
         """Yield the notes of one SHT_NOTE section, 4-byte aligned (gABI, "Note Section")."""
         content = self.content(section)
         at = 0
-        for _ in range(MAX_NOTES):
-            if at + NHDR.size > len(content):
-                break
+        while at + NHDR.size <= len(content):
             owner_size, size, kind = NHDR.unpack_from(content, at)
             start = at + NHDR.size + _aligned(owner_size)
             if start + size > len(content):
                 self._damaged(f"a note in {section.name} ends outside it", section.offset + at)
+                return
+            self._notes_left -= NHDR.size + size
+            if self._notes_left < 0:
+                self._damaged("notes share bytes", section.offset + at)
                 return
             owner = bytes(content[at + NHDR.size : at + NHDR.size + min(owner_size, 64)])
             text = owner.rstrip(b"\0").decode("ascii", "replace")
@@ -171,9 +176,14 @@ class Elf:
         """Return place -> addend of the RELATIVE relocations with `low <= place < high`."""
         wanted = RELATIVE.get(self.header.machine if self.header else 0)
         found: dict[int, int] = {}
+        left = len(self.data)  # bytes; tables that share bytes must stay linear
         for section in self.sections:
             if section.type == SHT_RELA and not self.is_relocatable:
                 content = self.content(section)
+                left -= len(content)
+                if left < 0:
+                    self._damaged("relocation tables share bytes", section.offset)
+                    break
                 usable = len(content) - len(content) % RELA.size
                 rows = RELA.iter_unpack(content[:usable])
                 found |= {
@@ -235,6 +245,12 @@ class Elf:
             if end > len(self.data):
                 seen = f"program header {number} ends at {end}, the file at {len(self.data)}"
                 self._damaged(seen, min(segment.offset, len(self.data)))
+        loads = (s for s in self.segments if s.type == PT_LOAD and s.file_size)
+        self._loads = sorted((s.address, s.file_size, s.offset) for s in loads)
+        for (address, size, offset), following in pairwise(self._loads):
+            # All segments of a cubin start at 0: the driver places them.
+            if address + size > following[0] and self._no_bytes is not CUDA_NOBITS:
+                self._damaged(f"segments at {address:#x} and {following[0]:#x} overlap", offset)
 
     def _table(
         self, offset: int, count: int, size: int, layout: struct.Struct, what: str

@@ -12,7 +12,7 @@ from bisect import bisect_right
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final
 
-from kgate_scanner.device import bundle, fatbin
+from kgate_scanner.device import bundle, fatbin, rules
 from kgate_scanner.device.bundle import walk_bundles
 from kgate_scanner.device.extent import Extent, Payload
 from kgate_scanner.device.fatbin import walk_fatbins
@@ -50,6 +50,7 @@ __all__ = [
 ]
 
 DEFAULT_LIMITS: Final = DeviceLimits()
+_MAX_SECTIONS: Final = 64  # with device code; the rest is searched like any other bytes
 _WORKERS: Final = 2  # threads that expand and hash
 
 _HOST_ELF: Final = frozenset({FileKind.ELF, FileKind.ELF_OBJECT})
@@ -79,10 +80,11 @@ def scan_device(
         kind = identify(bytes(data[:HEAD_BYTES]))
         if kind in _HOST_ELF:
             elf = Elf(data)
-            for place in _device_places(elf):
+            places = _device_places(elf, ledger)
+            for place in places:
                 reader.read(_walk_section(elf, place, ledger))
             check_wrappers(elf, ledger)
-            reader.read(_search(elf, whole, ledger))
+            reader.read(_search(elf, whole, places, ledger))
         elif kind in _BARE:
             number = ledger.open_container(whole, 0, "file")
             reader.read([Payload(_BARE[kind], "", "file", number or 0, 0, whole)])
@@ -96,7 +98,7 @@ def scan_device(
     return ledger.close()
 
 
-def _device_places(elf: Elf) -> list[Extent]:
+def _device_places(elf: Elf, ledger: Ledger) -> list[Extent]:
     """Return the known device sections in file order, without bytes that an earlier one holds."""
     places, at = [], 0
     for section in sorted(elf.sections, key=lambda section: section.offset):
@@ -105,7 +107,9 @@ def _device_places(elf: Elf) -> list[Extent]:
             start = max(at, section.offset)
             places.append(Extent(elf.data[start:end], section.name, start))
             at = end
-    return places
+    if len(places) > _MAX_SECTIONS:
+        ledger.report(rules.LIMIT, f"{len(places)} device sections")
+    return places[:_MAX_SECTIONS]
 
 
 def _is_device_section(section: Section) -> bool:
@@ -121,7 +125,7 @@ def _walk_section(elf: Elf, place: Extent, ledger: Ledger) -> Iterator[Payload]:
     return walk_sycl(place, elf, ledger)
 
 
-def _search(elf: Elf, whole: Extent, ledger: Ledger) -> Iterator[Payload]:
+def _search(elf: Elf, whole: Extent, places: list[Extent], ledger: Ledger) -> Iterator[Payload]:
     """Search the stretches before, between and after the known device sections."""
     pages, at, size = Pages(whole.data), 0, len(whole.data)
     held = sorted((section for section in elf.sections if len(elf.content(section))), key=_offset)
@@ -132,7 +136,7 @@ def _search(elf: Elf, whole: Extent, ledger: Ledger) -> Iterator[Payload]:
         section = held[number] if number >= 0 else None
         return section.name if section and offset < section.offset + section.size else ""
 
-    known = [(place.base, place.base + len(place.data)) for place in _device_places(elf)]
+    known = [(place.base, place.base + len(place.data)) for place in places]
     for start, end in [*known, (size, size)]:
         yield from find_hidden(whole.part(at, start), pages, ledger, section_at)
         at = end

@@ -133,6 +133,8 @@ def _entries(body: Extent, container: int, ledger: Ledger) -> Iterator[Payload]:
         payload = _payload(entry, header, stored, (container, number), ledger)
         if payload is not None:
             yield payload
+        elif not ledger.may_retry(body.at(at)):
+            return
         at, number = start + entry.stored_size, number + 1
 
 

@@ -46,6 +46,7 @@ _PTX: Final = re.compile(
 _PTX_REACH: Final = 1024  # bytes
 _TEXT_END: Final = re.compile(rb"[\0\x80-\xff]")
 _SPIRV_VERSIONS: Final = frozenset(0x10000 + (minor << 8) for minor in range(16))
+_MAX_SPIRV: Final = 16 * 1024**2  # bytes
 _MIN_SPIRV: Final = 64  # bytes; the smallest module with an entry point is longer
 
 _MAGICS: Final = (
@@ -168,5 +169,5 @@ def _spirv_end(rest: memoryview, at: int) -> int:
     _, version, _, bound, schema = struct.unpack_from("<5I", rest, 0)
     if version not in _SPIRV_VERSIONS or not bound or schema:
         return 0
-    size = module_size(rest, len(rest))
+    size = module_size(rest, _MAX_SPIRV)
     return at + size if size >= _MIN_SPIRV else 0

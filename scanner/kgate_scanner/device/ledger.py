@@ -55,6 +55,11 @@ class Ledger:
         """The images recorded so far."""
         return tuple(self._images)
 
+    @property
+    def is_full(self) -> bool:
+        """True if no further image will be admitted."""
+        return self._admitted >= self.limits.images
+
     def report(self, rule: Rule, seen: str, offset: int | None = None) -> None:
         """Record one finding; beyond the limit it is only counted."""
         self._complete = self._complete and rule.id not in _INCOMPLETE
@@ -105,7 +110,7 @@ class Ledger:
         offset = payload.place.base
         size = self.limits.undeclared_bytes if payload.size is None else payload.size
         size = size if payload.is_compressed else len(payload.place.data)
-        if self._admitted >= self.limits.images:
+        if self.is_full:
             self.report(rules.LIMIT, f"more than {self.limits.images} images")
             return False
         if max(size, len(payload.place.data)) > self.limits.image_bytes:

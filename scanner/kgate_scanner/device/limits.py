@@ -38,7 +38,7 @@ class DeviceLimits:
     """Damaged containers after which the search for the next one is given up."""
     findings: int = 500
     """Findings of one file; the rest is counted."""
-    candidates: int = 16_384
+    candidates: int = 4096
     """Places outside known sections that are looked at more closely."""
     in_flight_bytes: int = 96 * MIB
     """Bytes of images that are held in memory at once; one larger image is held alone."""

@@ -45,6 +45,8 @@ def expand_all(payloads: Iterable[Payload], pool: Executor, ledger: Ledger) -> I
     held = 0
     for payload in payloads:
         if not ledger.admit(payload):
+            if ledger.is_full:
+                break
             continue
         while waiting and (
             held + payload.cost > ledger.limits.in_flight_bytes or len(waiting) >= _IN_FLIGHT

@@ -20,7 +20,7 @@ _WORD: Final = struct.Struct("<I")
 _OP_ENTRY_POINT: Final = 15
 _OP_FUNCTION: Final = 54
 _MAX_NAME: Final = 32 * 1024  # bytes
-_MAX_INSTRUCTIONS: Final = 1_000_000  # before the first function
+_MAX_INSTRUCTIONS: Final = 200_000  # before the first function
 
 
 def read_spirv(data: memoryview) -> CodeObject:

@@ -183,11 +183,13 @@ def _starts(place: Extent, elf: Elf, ledger: Ledger) -> Iterator[_Start]:
         yield from sorted(_listed(place, elf, table, ledger))
         return
     at = 0
-    while (start := place.find(_ZSTD, at)) < len(place.data) and ledger.may_retry(place.at(start)):
+    while (start := place.find(_ZSTD, at)) < len(place.data):
         yield _Start(start, None)
         try:
             at = start + zstd_frame(place.data[start:])[0]
         except InvalidInput:  # reported by whoever reads the image
+            if not ledger.may_retry(place.at(start)):
+                return
             at = start + len(_ZSTD_MAGIC)
 
 

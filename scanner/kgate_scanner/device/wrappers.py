@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from kgate_scanner.elf import Elf, Section
 
 RECORD: Final = struct.Struct("<IIQQ")
+_MAX_SECTIONS: Final = 16  # with wrappers; linkers make one
 _POINTER: Final = 8  # offset of the address within a record
 
 
@@ -44,7 +45,10 @@ def check_wrappers(elf: Elf, ledger: Ledger) -> None:
     for flavour in (CUDA, HIP):
         expected = {at for at, name in ledger.containers.items() if name in flavour.formats}
         pointed: set[int] = set()
-        for section in elf.named(flavour.section):
+        sections = elf.named(flavour.section)
+        if len(sections) > _MAX_SECTIONS:
+            ledger.report(rules.LIMIT, f"{len(sections)} sections named {flavour.section}")
+        for section in sections[:_MAX_SECTIONS]:
             pointed |= _check_section(elf, section, flavour, expected, ledger)
         orphans = sorted(expected - pointed)
         for offset in orphans:

@@ -175,6 +175,29 @@ def test_one_name_shared_by_all_sections_costs_linear_work() -> None:
     assert elf.damage_count > len(elf.damage)
 
 
+def test_segments_that_overlap_are_damage() -> None:
+    data = bytearray(ElfFile(sections=[Sec(".text", b"code")]).build())
+    data[56:58] = struct.pack("<H", 2)  # the second header is the first one's copy
+    data[120:120] = data[64:120]
+    data[40:48] = struct.pack("<Q", struct.unpack_from("<Q", data, 40)[0] + 56)
+    assert "overlap" in _said(Elf(memoryview(bytes(data))))
+
+
+@pytest.mark.parametrize(("kind", "said"), [(RELA, "relocation tables"), (NOTE, "notes")])
+def test_tables_that_share_bytes_cost_linear_work(kind: int, said: str) -> None:
+    content = note(b"GNU", 3, bytes(20_000)) * 20
+    tables = [Sec(".a", content, kind), *(Sec(".b", b"", kind, size=400_000) for _ in range(50))]
+    data = bytearray(ElfFile(sections=tables).build())
+    shoff = struct.unpack_from("<Q", data, 40)[0]
+    for number in range(2, 52):
+        data[shoff + 64 * number + 24 : shoff + 64 * number + 32] = struct.pack("<Q", 120)
+    elf = Elf(memoryview(bytes(data)))
+    elf.relative_relocations(0, 1 << 64)
+    read = sum(len(note.content) for section in elf.sections[1:52] for note in elf.notes(section))
+    assert read <= 9 * len(data) + 64 * 1024
+    assert said in _said(elf)
+
+
 def test_damage_becomes_findings_with_a_count_of_what_is_not_listed() -> None:
     elf = _elf(*(Sec(".x", b"", PROGBITS, size=1 << 40) for _ in range(100)))
     findings = elf.findings("lib.so")
