@@ -57,7 +57,7 @@ def inspect_file(data: memoryview, path: str, *, system: str | None) -> Inspecte
             read = _host().read_host(elf, path)
             facts["host"] = read.facts
             findings += (*elf.findings(path), *read.findings)
-            complete = bool(read.facts)
+            complete = bool(read.facts) and not elf.damage
         case Kind.PYTHON:
             source = python.read_python(data, path)
             facts["python"] = source.facts

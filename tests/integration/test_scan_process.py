@@ -27,6 +27,7 @@ def answer(data):
 answer({hello!r})
 channel.recv(1)
 {deed}
+time.sleep(60)  # stay until the parent has seen it and ends this process
 """
 
 
