@@ -36,6 +36,8 @@ COMMANDS: Final[dict[str, str]] = {
     "policy": "Check, test, explain and compare policies.",
     "lint": "Read a project's own files for careless uses of kernels.",
     "bundle": "Carry kernels over an air gap: discs one way, a receipt the other.",
+    "oci": "Push, pull and list kernels, SBOMs and attestations in OCI registries.",
+    "rebuild": "Fill an empty site again from the registry to which it pushed.",
     "doctor": "Check this host or pod: endpoint, trust, cache, versions, hook.",
     "demo": "Tell the whole story on this machine, offline.",
 }
