@@ -103,13 +103,29 @@ class Upstream(_Model):
     """Identity of the upstream; the address without a trailing slash unless given."""
     token_file: Path | None = None
     """File with the access token for this upstream; it is sent nowhere else."""
+    ca_file: Path | None = None
+    """Certificates of the private CA of a registry (`oci://…`)."""
 
     @field_validator("url")
     @classmethod
     def _usable(cls, url: str) -> str:
-        if "://" in url and not url.startswith(("http://", "https://")):
-            raise ValueError(f"an upstream is http(s)://… or a folder, not {url!r}")
+        if "://" in url and not url.startswith(("http://", "https://", "oci://")):
+            raise ValueError(f"an upstream is http(s)://…, oci://… or a folder, not {url!r}")
         return url.rstrip("/")
+
+    @model_validator(mode="after")
+    def _known_origin(self) -> Upstream:
+        if self.is_registry and self.origin is None:
+            raise ValueError(
+                "a registry holds kernels of another origin: name it, "
+                "for example origin: https://huggingface.co"
+            )
+        return self
+
+    @property
+    def is_registry(self) -> bool:
+        """True if the upstream is an OCI registry to which a kgate pushed."""
+        return self.url.startswith("oci://")
 
     @property
     def is_folder(self) -> bool:

@@ -16,6 +16,11 @@ def open_upstream(config: Config) -> HubClient:
         from kgate_mirror_server.upstream.folder import FolderUpstream  # noqa: PLC0415  # see below
 
         return FolderUpstream(config.path(upstream.url), origin=upstream.identity)
+    if upstream.is_registry:
+        from kgate_mirror_server.oci.pull import open_registry_upstream  # noqa: PLC0415  # see below
+
+        ca_file = config.path(upstream.ca_file) if upstream.ca_file else None
+        return open_registry_upstream(upstream.url, upstream.identity, ca_file)
     # huggingface_hub takes most of a second to import: only those who need it pay.
     from kgate_mirror_server.upstream.hub import HubUpstream  # noqa: PLC0415  # as said
 

@@ -1,0 +1,457 @@
+"""One repository in an OCI registry: blobs streamed both ways, every digest checked, resumable.
+
+Distribution specification 1.1. Transfers survive cut connections (uploads by asking how far they
+came, downloads by a Range); manifests are compared with the digest that was asked for; a registry
+without the referrers API gets the tag `sha256-<hex>` instead. What is stored there is not
+interpreted here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator  # noqa: TC003  # requests looks at the body's type
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urljoin, urlsplit
+
+import requests
+import stamina
+
+from kgate_core import strictjson
+from kgate_core.digest import Digest
+from kgate_core.errors import IntegrityError, InvalidInput, NotFound, UpstreamError
+from kgate_mirror_server.oci.credentials import Access, Login, Place
+from kgate_mirror_server.oci.shape import EMPTY, INDEX, MANIFEST, Descriptor
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from kgate_core.kernel import KernelRef
+
+    Opened = Callable[[int], Iterator[bytes]]
+    """Yields a blob's bytes from an offset on."""
+
+CHUNK: Final = 1024 * 1024  # bytes
+UPLOAD_CHUNK: Final = 64 * 1024**2  # bytes in one PATCH; what has to be sent again at most
+MAX_MANIFEST: Final = 4 * 1024**2  # bytes; what registries must accept, so nobody sends more
+MAX_PAGES: Final = 1_000
+TIMEOUT: Final = 60.0  # seconds without a byte
+ATTEMPTS: Final = 4
+_ACCEPT: Final = f"{INDEX}, {MANIFEST}"
+_RETRY_STATUS: Final = frozenset({429, 500, 502, 503, 504})
+_ERRORS_FROM: Final = 400
+_UNAUTHORISED: Final = frozenset({401, 403})
+_REDIRECTED_TAG: Final = "sha256-"
+
+
+class _Retryable(Exception):  # noqa: N818  # stays inside this module
+    """The request may succeed if it is made again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """A manifest or index as the registry holds it."""
+
+    descriptor: Descriptor
+    data: bytes
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """Its JSON object; raises InvalidInput."""
+        found = strictjson.loads(self.data, what=str(self.descriptor.digest))
+        if not isinstance(found, dict):
+            raise InvalidInput(f"{self.descriptor.digest}: not a manifest")
+        return found
+
+    def descriptors(self, key: str) -> tuple[Descriptor, ...]:
+        """Return what it points at under `manifests` or `layers`; raises InvalidInput."""
+        what = str(self.descriptor.digest)
+        items = strictjson.take(self.fields, key, list, what=what)
+        return tuple(read_descriptor(item, what=what) for item in items)
+
+
+class Registry:
+    """A registry with one set of credentials."""
+
+    def __init__(self, place: Place, access: Access | None = None) -> None:
+        self.place = place
+        access = access or Access()
+        self._base = f"{access.scheme(place.host)}://{place.host}"
+        self._session = requests.Session()
+        self._session.verify = str(access.ca_file) if access.ca_file else True
+        # A netrc file would put its own credentials over ours.
+        self._session.auth = lambda request: request
+        self._login = Login(place, access, self._session)
+
+    def repository(self, repo: KernelRef) -> Repository:
+        """Return where a kernel lies; raises InvalidInput for names that registries refuse."""
+        return Repository(self, self.place.repository(repo))
+
+    def named(self, name: str) -> Repository:
+        """Return a repository by its name in the registry."""
+        return Repository(self, name)
+
+    def repositories(self) -> list[str]:
+        """Return the names of all repositories in the namespace; raises UpstreamError.
+
+        Not every registry lists them for everybody.
+        """
+        prefix = f"{self.place.namespace}/" if self.place.namespace else ""
+        names = self.pages("/v2/_catalog?n=1000", "repositories")
+        return sorted(name for name in names if name.startswith(prefix))
+
+    def pages(self, path: str, key: str) -> Iterator[str]:
+        """Yield the strings of a paged list."""
+        for _ in range(MAX_PAGES):
+            response = self.ask("GET", path)
+            data = strictjson.loads(response.content, what=path)
+            for item in data.get(key) or ():
+                yield str(item)
+            following = response.links.get("next", {}).get("url")
+            if not following:
+                return
+            path = str(following)
+        raise UpstreamError(f"{self.place}: more than {MAX_PAGES} pages")
+
+    def ask(self, method: str, path: str, **options: Any) -> requests.Response:  # noqa: ANN401  # requests' own
+        """Make a request that may be repeated; raises NotFound, UpstreamError."""
+        attempts = stamina.retry_context(
+            on=_Retryable, attempts=ATTEMPTS, timeout=None, wait_initial=0.1, wait_max=5.0
+        )
+        try:
+            for attempt in attempts:
+                with attempt:
+                    return self.once(method, path, **options)
+        except _Retryable as exc:
+            raise UpstreamError(
+                f"{self.place}: no answer in {ATTEMPTS} attempts: {exc}",
+                hint="run the same command again: what arrived stays there",
+            ) from exc
+        raise AssertionError("the retry loop always returns or raises")
+
+    def once(self, method: str, path: str, **options: Any) -> requests.Response:  # noqa: ANN401  # as above
+        """Make one request, answering one challenge; raises _Retryable, NotFound, UpstreamError."""
+        url = urljoin(self._base, path)
+        own = urlsplit(url).netloc == urlsplit(self._base).netloc
+        headers = options.pop("headers", {})
+        make = options.pop("body", None)
+        for again in (True, False):
+            if make is not None:
+                options["data"] = make()
+            with _translated(self.place):
+                response = self._session.request(
+                    method,
+                    url,
+                    headers=headers | (self._login.headers if own else {}),
+                    timeout=TIMEOUT,
+                    **options,
+                )
+            if not (again and response.status_code in _UNAUTHORISED and own):
+                break
+            if not self._login.answer(response):
+                break
+        return self._checked(response, method, path)
+
+    def _checked(self, response: requests.Response, method: str, path: str) -> requests.Response:
+        status = response.status_code
+        what = f"{self.place}: {method} {urlsplit(path).path}"
+        if status in _RETRY_STATUS:
+            raise _Retryable(f"HTTP {status}")
+        if status in _UNAUTHORISED:
+            raise UpstreamError(
+                f"{what}: HTTP {status}, not allowed",
+                hint="log in to the registry (docker login, skopeo login), or name --docker-config",
+            )
+        if status == requests.codes.not_found:
+            raise NotFound(f"{what}: not there")
+        if status >= _ERRORS_FROM:
+            raise UpstreamError(f"{what}: HTTP {status}: {_reason(response)}")
+        return response
+
+
+class Repository:
+    """One repository of a registry."""
+
+    def __init__(self, registry: Registry, name: str) -> None:
+        self.name = name
+        self._registry = registry
+        self._path = f"/v2/{name}"
+
+    def has_blob(self, digest: Digest) -> bool:
+        """Return whether the registry has a blob."""
+        try:
+            self._registry.ask("HEAD", f"{self._path}/blobs/{digest}", allow_redirects=True)
+        except NotFound:
+            return False
+        return True
+
+    def push_blob(self, digest: Digest, size: int, opened: Opened) -> int:
+        """Send a blob unless it is there; returns the bytes sent.
+
+        Raises IntegrityError if the bytes are not the digest's; then the registry keeps nothing.
+        """
+        if self.has_blob(digest):
+            return 0
+        location = self._begin()
+        state = hashlib.sha256()
+        offset = 0
+        while offset < size:
+            count = min(UPLOAD_CHUNK, size - offset)
+            ahead = state.copy()
+            location = self._send(location, offset, count, opened, ahead)
+            state = ahead
+            offset += count
+        if state.hexdigest() != digest.hex:
+            raise IntegrityError(f"{digest}: the stored bytes are sha256:{state.hexdigest()}")
+        joiner = "&" if "?" in location else "?"
+        self._registry.ask("PUT", f"{location}{joiner}digest={digest}")
+        return size
+
+    def pull_blob(self, digest: Digest, size: int, offset: int = 0) -> Iterator[bytes]:
+        """Yield a blob's bytes, going on after a cut connection; check them with the digest.
+
+        Yields at most `size` bytes and one chunk. Raises NotFound, UpstreamError.
+        """
+        path = f"{self._path}/blobs/{digest}"
+        attempts = stamina.retry_context(
+            on=_Retryable, attempts=ATTEMPTS, timeout=None, wait_initial=0.1, wait_max=5.0
+        )
+        try:
+            for attempt in attempts:
+                with attempt:
+                    for chunk in self._stream(path, offset):
+                        offset += len(chunk)
+                        yield chunk
+                        if offset > size:
+                            return
+                    _check_ended(offset, size)
+        except _Retryable as exc:
+            raise UpstreamError(f"{self.name}: {digest} could not be fetched: {exc}") from exc
+
+    def manifest(self, reference: str | Digest) -> Manifest:
+        """Return a manifest by tag or digest; raises NotFound, IntegrityError."""
+        path = f"{self._path}/manifests/{reference}"
+        response = self._registry.ask("GET", path, headers={"Accept": _ACCEPT}, stream=True)
+        with response, _translated(self._registry.place):
+            data = response.raw.read(MAX_MANIFEST + 1, decode_content=True)
+        if len(data) > MAX_MANIFEST:
+            raise IntegrityError(
+                f"{self.name}: the manifest {reference} is over {MAX_MANIFEST} bytes"
+            )
+        digest = Digest.of(data)
+        stated = response.headers.get("Docker-Content-Digest", str(digest))
+        if stated != str(digest) or (isinstance(reference, Digest) and reference != digest):
+            raise IntegrityError(
+                f"{self.name}: the manifest {reference} has the digest {digest}"
+                + (f", the registry says {stated}" if stated != str(digest) else ""),
+                hint="the registry, or somebody before it, changed it: nothing was taken",
+            )
+        kind = response.headers.get("Content-Type", "").partition(";")[0]
+        return Manifest(Descriptor(kind, digest, len(data)), data)
+
+    def push_manifest(self, data: bytes, media_type: str, reference: str | Digest) -> bool:
+        """Store a manifest; returns whether the registry indexed its `subject` by itself."""
+        if len(data) > MAX_MANIFEST:
+            raise InvalidInput(f"a manifest of {len(data)} bytes; registries take {MAX_MANIFEST}")
+        response = self._registry.ask(
+            "PUT",
+            f"{self._path}/manifests/{reference}",
+            data=data,
+            headers={"Content-Type": media_type},
+        )
+        digest = Digest.of(data)
+        if response.headers.get("Docker-Content-Digest", str(digest)) != str(digest):
+            raise IntegrityError(f"{self.name}: the registry stored another manifest than {digest}")
+        return "OCI-Subject" in response.headers
+
+    def tags(self) -> list[str]:
+        """Return all tags, without those that stand in for the referrers API."""
+        found = self._registry.pages(f"{self._path}/tags/list?n=1000", "tags")
+        return sorted(tag for tag in found if not tag.startswith(_REDIRECTED_TAG))
+
+    def referrers(self, subject: Digest) -> tuple[Descriptor, ...]:
+        """Return what is attached to a manifest, by the API or else by the fallback tag."""
+        try:
+            response = self._registry.ask("GET", f"{self._path}/referrers/{subject}")
+            kind = response.headers.get("Content-Type", "").partition(";")[0]
+            if kind == INDEX:
+                found = Manifest(
+                    Descriptor(INDEX, subject, len(response.content)), response.content
+                )
+                return found.descriptors("manifests")
+        except NotFound:
+            pass
+        return self._tagged(subject)
+
+    def attach(self, data: bytes, descriptor: Descriptor, subject: Digest) -> None:
+        """Store a manifest with a subject so that `referrers` finds it."""
+        if self.push_manifest(data, MANIFEST, descriptor.digest):
+            return
+        known = self._tagged(subject)
+        if any(item.digest == descriptor.digest for item in known):
+            return
+        items = [item.to_json() for item in known]
+        fields = strictjson.loads(data, what="referrer")
+        # In this index, unlike ours, the specification demands the artifact type.
+        items.append(descriptor.to_json() | {"artifactType": fields.get("artifactType", EMPTY)})
+        items.sort(key=lambda item: str(item["digest"]))
+        index = {"schemaVersion": 2, "mediaType": INDEX, "manifests": items}
+        self.push_manifest(strictjson.dumps(index), INDEX, f"{_REDIRECTED_TAG}{subject.hex}")
+
+    def _tagged(self, subject: Digest) -> tuple[Descriptor, ...]:
+        try:
+            return self.manifest(f"{_REDIRECTED_TAG}{subject.hex}").descriptors("manifests")
+        except NotFound:
+            return ()
+
+    def _begin(self) -> str:
+        response = self._registry.ask("POST", f"{self._path}/blobs/uploads/", data=b"")
+        location = response.headers.get("Location")
+        if not location:
+            raise UpstreamError(f"{self.name}: the registry names no place for an upload")
+        return location
+
+    def _send(
+        self,
+        location: str,
+        offset: int,
+        count: int,
+        opened: Opened,
+        state: Any,  # noqa: ANN401  # hashlib names no type
+    ) -> str:
+        """Send one chunk, again from where it was cut; `state` ends with all of it hashed."""
+        hashed = _Hashed(opened, offset, count, state)
+        at = offset
+
+        def attempt_once() -> str:
+            nonlocal at
+            body = hashed.rest(at)
+            headers = {
+                "Content-Type": "application/octet-stream",
+                "Content-Range": f"{at}-{offset + count - 1}",
+            }
+            response = self._registry.once("PATCH", location, body=lambda: body, headers=headers)
+            return str(response.headers.get("Location", location))
+
+        for number in range(ATTEMPTS):
+            try:
+                found = attempt_once()
+            except _Retryable as exc:
+                if number == ATTEMPTS - 1:
+                    raise UpstreamError(
+                        f"{self.name}: an upload was cut {ATTEMPTS} times: {exc}"
+                    ) from exc
+                at = max(offset, self._arrived(location))
+            else:
+                hashed.finish()
+                return found
+        raise AssertionError("the loop returns or raises")
+
+    def _arrived(self, location: str) -> int:
+        """Return how many bytes of an upload the registry has."""
+        response = self._registry.ask("GET", location)
+        last = response.headers.get("Range", "").rpartition("-")[2]
+        return int(last) + 1 if last.isdecimal() and last != "0" else 0
+
+    def _stream(self, path: str, offset: int) -> Iterator[bytes]:
+        headers = {"Accept-Encoding": "identity"}
+        if offset:
+            headers["Range"] = f"bytes={offset}-"
+        response = self._registry.once("GET", path, headers=headers, stream=True)
+        with response, _translated(self._registry.place):
+            skip = offset if response.status_code == requests.codes.ok else 0
+            for chunk in response.iter_content(CHUNK):
+                if skip >= len(chunk):
+                    skip -= len(chunk)
+                    continue
+                yield chunk[skip:]
+                skip = 0
+
+
+class _Hashed:
+    """A chunk of a blob whose bytes are hashed once, however often they are sent."""
+
+    def __init__(self, opened: Opened, offset: int, count: int, state: Any) -> None:  # noqa: ANN401  # as above
+        self._opened = opened
+        self._start, self._end = offset, offset + count
+        self._hashed = offset
+        self._state = state
+
+    def rest(self, at: int) -> _Body:
+        """Return what is left to send from a position on."""
+        return _Body(self._read(at), self._end - at)
+
+    def finish(self) -> None:
+        """Hash what a registry that needed no bytes was never sent."""
+        for _ in self._read(self._hashed):
+            pass
+
+    def _read(self, at: int) -> Iterator[bytes]:
+        position = at
+        for chunk in self._opened(at):
+            piece = chunk[: self._end - position]
+            if position + len(piece) > self._hashed:
+                self._state.update(piece[max(0, self._hashed - position) :])
+                self._hashed = position + len(piece)
+            position += len(piece)
+            if piece:
+                yield piece
+            if position >= self._end:
+                return
+
+
+class _Body:
+    """An iterable with a length, which requests sends as it is instead of in HTTP chunks."""
+
+    def __init__(self, chunks: Iterator[bytes], size: int) -> None:
+        self._chunks = chunks
+        self._size = size
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self._chunks
+
+
+def _check_ended(offset: int, size: int) -> None:
+    if offset < size:
+        raise _Retryable(f"the body ended after {offset} of {size} bytes")
+
+
+def read_descriptor(data: strictjson.JsonValue, *, what: str) -> Descriptor:
+    """Read a descriptor; raises InvalidInput."""
+    annotations = data.get("annotations") or {} if isinstance(data, dict) else {}
+    platform = data.get("platform") or {} if isinstance(data, dict) else {}
+    return Descriptor(
+        strictjson.take(data, "mediaType", str, what=what),
+        Digest.parse(strictjson.take(data, "digest", str, what=what)),
+        strictjson.take(data, "size", int, what=what),
+        {str(key): str(value) for key, value in annotations.items()},
+        {str(key): value for key, value in platform.items() if isinstance(value, str)},
+    )
+
+
+@contextmanager
+def _translated(place: Place) -> Iterator[None]:
+    try:
+        yield
+    except requests.exceptions.SSLError as exc:
+        raise UpstreamError(
+            f"{place}: its certificate is not trusted here",
+            hint="name the CA with --ca-file, or --plain-http for a registry without TLS",
+        ) from exc
+    except (requests.exceptions.MissingSchema, requests.exceptions.InvalidURL) as exc:
+        raise UpstreamError(f"{place}: the registry names an unusable address") from exc
+    except (requests.RequestException, OSError) as exc:
+        raise _Retryable(type(exc).__name__) from exc
+
+
+def _reason(response: requests.Response) -> str:
+    """Return the registry's own sentence, shortened; it may say anything."""
+    try:
+        errors = response.json()["errors"]
+        return "; ".join(str(error.get("message", "")) for error in errors)[:200]
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return response.reason or "no reason given"
