@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -113,9 +113,9 @@ def dated(tmp_path: Path) -> tuple[TrustKit, LocalAuthority]:
     return kit.changed(trust), authority
 
 
-def stamped(kit: TrustKit, authority: LocalAuthority) -> bytes:
+def stamped(kit: TrustKit, authority: LocalAuthority, **changes: Any) -> bytes:
     """Return a decision by the stolen key, dated by the authority now."""
-    statement = vsa_statement(MANIFEST, kit.vsa(MANIFEST))
+    statement = vsa_statement(MANIFEST, kit.vsa(MANIFEST, **changes))
     with authority.served() as url:
         stamper = HttpStamper(url, authority.pinned(kit.now))
         return sign_statement(
@@ -178,11 +178,11 @@ def test_a_key_may_run_out_without_signing_everything_again(
 
 def test_a_date_from_the_future_is_no_date(dated: tuple[TrustKit, LocalAuthority]) -> None:
     kit, authority = dated
-    bundle = stamped(kit, authority)
     past = kit.now - timedelta(minutes=10)
+    bundle = stamped(kit, authority, verified_at=past)
     trusted = replace(kit.trusted(), issued=past)
-    vsa_time = replace(kit, now=past).bundle(MANIFEST)
-    assert isinstance(verify(EXPECTED, MANIFEST, [vsa_time], trusted, now=past), Verified)
+    assert isinstance(verify(EXPECTED, MANIFEST, [bundle], trusted, now=past), Verified)
+    # The key was not valid yet; a date ahead of this clock must not say that it was.
     keys = {
         hint: replace(key, valid_from=kit.now - timedelta(minutes=4))
         for hint, key in trusted.keys.items()
