@@ -117,6 +117,8 @@ class Bundle:
             material, {"publicKey", "tlogEntries", "timestampVerificationData"}, what=what
         )
         key = strictjson.take(material, "publicKey", dict, what=what)
+        # A key or an algorithm that came along would be the bundle's choice, not the trust root's.
+        strictjson.refuse_unknown(key, {"hint"}, what=f"{what}: publicKey")
         hint = strictjson.take(key, "hint", str, what=what)
         if hint != envelope.keyid:
             raise InvalidInput(f"{what}: the key hint and the signature's keyid differ")
