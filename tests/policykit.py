@@ -31,6 +31,10 @@ METADATA: dict[str, Any] = {
     "backend": {"type": "cuda", "archs": ["8.0", "9.0"]},
     "python-depends": [],
     "kernel-depends": [],
+    "digest": {
+        "algorithm": "sha256",
+        "files": {"__init__.py": "unread", LIBRARY: "unread"},
+    },
     "provenance": {
         "kernel-builder": {"version": "0.17.2", "commit": "ab" * 20, "dirty": False},
         "kernel": {"commit": "cd" * 20, "dirty": False},

@@ -42,6 +42,7 @@ _LISTS: Final[Mapping[str, Mapping[str, str]]] = {
     "sources": {"allow": "sources_allow"},
     "backends": {"allow": "backends_allow"},
     "builders": {"allow": "builders_allow"},
+    "scanners": {"allow": "scanners_allow"},
 }
 _FIELDS: Final = {"apiVersion", "kind", "name", "extends", "severity", "rules", *_LISTS}
 
@@ -71,6 +72,15 @@ def load_expressions(
     from kgate_policy.expressions.reading import read_expressions  # noqa: PLC0415
 
     return tuple(read_expressions(item, tenant=tenant) for item in wanted)
+
+
+def advice(policy: Policy) -> tuple[str, ...]:
+    """Return what the policy's expressions say, but probably do not mean."""
+    if not policy.expressions:
+        return ()
+    from kgate_policy.expressions.compiling import compile_policy  # noqa: PLC0415  # as above
+
+    return tuple(line for item in policy.expressions for line in compile_policy(item).advice)
 
 
 def read_all(source: Path | str | bytes) -> list[Located]:

@@ -41,6 +41,8 @@ class Parameters:
     """Backends such as `cuda`, `rocm`, `cpu`."""
     builders_allow: tuple[str, ...] = ()
     """Patterns of the builder's version, such as `0.17.*`."""
+    scanners_allow: tuple[str, ...] = ()
+    """Patterns of the scanner's name and version, such as `kgate-scanner/0.2.*`."""
 
     def to_json(self) -> Facts:
         """Return the parameters as a JSON object with sorted lists."""

@@ -47,8 +47,13 @@ _LICENCES: Final = (
 )
 
 
-def _levels(warn: tuple[str, ...] = ()) -> Mapping[str, Level]:
-    return {rule: Level.WARN if rule in warn else Level.DENY for rule in RULES}
+_SPECIAL: Final = ("approved-digests",)
+"""Rules that only a profile of their own asks."""
+
+
+def _levels(warn: tuple[str, ...] = (), off: tuple[str, ...] = _SPECIAL) -> Mapping[str, Level]:
+    levels = dict.fromkeys(RULES, Level.DENY)
+    return levels | dict.fromkeys(warn, Level.WARN) | dict.fromkeys(off, Level.OFF)
 
 
 PROFILES: Final[Mapping[str, Policy]] = {
@@ -67,6 +72,8 @@ PROFILES: Final[Mapping[str, Policy]] = {
             _levels(),
             Parameters(severity_deny=Severity.MEDIUM, licences_allow=_LICENCES),
         ),
+        # For sites under FIPS 140: production, and nothing that only SHA-1 vouches for.
+        Policy("approved-algorithms", _levels(off=()), Parameters(licences_allow=_LICENCES)),
     )
 }
 

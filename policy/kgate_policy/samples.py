@@ -6,6 +6,7 @@ nothing is read or fetched.
 
 from __future__ import annotations
 
+import base64
 from typing import TYPE_CHECKING, Any, Final
 
 from kgate_core.digest import Digest
@@ -39,11 +40,19 @@ def sample_metadata() -> Facts:
         "backend": {"type": "cuda", "archs": ["8.0", "9.0"]},
         "python-depends": [],
         "kernel-depends": [],
+        "digest": {
+            "algorithm": "sha256",
+            "files": {path: _base64(path) for path in FILES if path != "metadata.json"},
+        },
         "provenance": {
             "kernel-builder": {"version": "0.17.2", "commit": COMMIT, "dirty": False},
             "kernel": {"commit": COMMIT, "dirty": False},
         },
     }
+
+
+def _base64(path: str) -> str:
+    return base64.b64encode(bytes.fromhex(Digest.of(path.encode()).hex)).decode()
 
 
 def sample_manifest(paths: Iterable[str]) -> Manifest:

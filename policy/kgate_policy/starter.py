@@ -14,7 +14,8 @@ apiVersion: kgate.dev/v1
 kind: Policy
 name: baseline
 
-# The profile to start from, from loose to strict: dev, staging, production, airgap.
+# The profile to start from, from loose to strict: dev, staging, production, airgap (and
+# approved-algorithms, for sites under FIPS 140).
 extends: staging
 
 # What the scanner's findings lead to: info, low, medium, high or critical.

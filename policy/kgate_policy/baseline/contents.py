@@ -6,6 +6,7 @@ a path alone is proof, the path is looked at too, so that a scanner's gap does n
 
 from __future__ import annotations
 
+from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Final
 
 from kgate_core.evidence import Severity
@@ -96,6 +97,17 @@ def _scan_complete(evidence: Evidence, _: Parameters) -> Answer:
     return passed(f"{scan.scanner} read all {len(evidence.manifest.files)} files")
 
 
+def _scanner_allowed(evidence: Evidence, parameters: Parameters) -> Answer:
+    if evidence.scan is None:
+        return denied(_NO_SCAN)
+    scanner = evidence.scan.scanner
+    if not parameters.scanners_allow:
+        return passed(f"{scanner}; no allow list is set")
+    if any(fnmatchcase(scanner, pattern) for pattern in parameters.scanners_allow):
+        return passed(f"{scanner} is allowed")
+    return denied(f"scanned by {scanner}, which is not on the allow list")
+
+
 def _no_bytecode(evidence: Evidence, _: Parameters) -> Answer:
     shipped = [
         entry.path
@@ -159,6 +171,16 @@ RULES: Final = (
             "kernel.scan.complete",
             "kernel.scan.scanner",
         ),
+    ),
+    Rule(
+        "scanner-allowed",
+        "Scanned by a scanner that is recent enough",
+        "A scanner that was replaced does not know what was learnt since. Its reports stay valid "
+        "only as long as somebody says so.",
+        "Scan again with `kgate sync`, or add the scanner to `scanners.allow`.",
+        "Scans are repeated when scanners learn.",
+        _scanner_allowed,
+        asks=("kernel.scan.scanner",),
     ),
     Rule(
         "no-bytecode",

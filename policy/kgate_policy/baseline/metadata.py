@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from kgate_policy.parameters import Parameters
 
 _MODULE_ID: Final = re.compile(r"_[A-Za-z0-9_]{1,120}")
+_APPROVED: Final = frozenset({"sha256", "sha384", "sha512"})
+_SIGNED: Final = frozenset({"metadata.json", "metadata.json.sigstore"})
 _COMMIT: Final = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 
 
@@ -136,6 +138,28 @@ def _digests(evidence: Evidence, _: Parameters) -> Answer:
     return passed("no file differs from what the publisher recorded")
 
 
+def _approved_digests(evidence: Evidence, _: Parameters) -> Answer:
+    """Ask for a SHA-2 digest from upstream for every file: git's own ids are SHA-1."""
+    section = evidence.metadata.get("digest")
+    section = section if isinstance(section, dict) else {}
+    algorithm, listed_files = section.get("algorithm"), section.get("files")
+    covered = set(listed_files) if isinstance(listed_files, dict) else set()
+    if algorithm not in _APPROVED:
+        covered = set()
+    prefix = f"build/{evidence.kernel.variant}/"
+    for item in evidence.imported.get("files", []):
+        if isinstance(item, dict) and item.get("lfs"):
+            covered.add(str(item.get("path")).removeprefix(prefix))
+    # The publisher's signature is over metadata.json itself; it cannot list its own digest.
+    signature = evidence.imported.get("upstreamSignature")
+    if isinstance(signature, dict) and signature.get("status") == "verified":
+        covered |= _SIGNED
+    bare = [entry.path for entry in evidence.manifest.files if entry.path not in covered]
+    if bare:
+        return denied(f"upstream gives no SHA-2 digest for {listed(bare)}")
+    return passed("upstream gives a SHA-2 digest for every file")
+
+
 def _well_formed(evidence: Evidence, _: Parameters) -> Answer:
     if not evidence.metadata:
         return denied("metadata.json is missing")
@@ -179,6 +203,17 @@ RULES: Final = (
         "Content is verified on the way in.",
         _digests,
         asks=("kernel.scan.findings",),
+    ),
+    Rule(
+        "approved-digests",
+        "Only approved digest algorithms were relied on",
+        "git names small files by SHA-1, which FIPS 140-3 does not approve. A digest of the SHA-2 "
+        "family from upstream is needed for every file: as an LFS file, or listed in a signed "
+        "metadata.json.",
+        "Ask the publisher for a signed build whose metadata.json lists digests.",
+        "Approved cryptography only.",
+        _approved_digests,
+        asks=("kernel.files", "kernel.signature.status"),
     ),
     Rule(
         "no-dirty-build",

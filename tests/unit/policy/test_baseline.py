@@ -13,6 +13,7 @@ from kgate_policy import builtin_profile, evaluate
 from kgate_policy.baseline import RULES
 from kgate_policy.parameters import Parameters
 from kgate_policy.policy import Policy
+from kgate_policy.profiles import PROFILES
 from kgate_policy.rules import Level, merge
 from tests.policykit import (
     COMMIT,
@@ -106,6 +107,10 @@ SPOILED = [
     ("provenance-present", with_metadata(provenance=None)),
     ("provenance-present", with_metadata(provenance=PROVENANCE | {"kernel": {"commit": "?"}})),
     ("licence-allowed", with_metadata(license=None)),
+    ("scanner-allowed", replace(GOOD, scan=None)),
+    ("approved-digests", with_metadata(digest=None)),
+    ("approved-digests", with_metadata(digest={"algorithm": "md5", "files": {}})),
+    ("approved-digests", with_import(upstreamSignature={"status": "missing"})),
     ("licence-allowed", with_metadata(license="Proprietary")),
     ("dependencies-pinned", with_metadata(kernel_depends=[{"repo-id": "a/b", "version": 1}])),
     ("dependencies-pinned", with_metadata(kernel_depends="a/b")),
@@ -115,8 +120,11 @@ SPOILED = [
 
 def outcome(evidence: Evidence, rule: str, policy: Policy | None = None) -> Outcome:
     """Return what one rule says."""
-    decision = evaluate(evidence, policy or builtin_profile("production"), now=NOW)
+    decision = evaluate(evidence, policy or STRICTEST, now=NOW)
     return next(result.outcome for result in decision.results if result.rule == rule)
+
+
+STRICTEST = builtin_profile("approved-algorithms")
 
 
 @pytest.mark.parametrize("rule", RULES)
@@ -124,7 +132,7 @@ def test_good_evidence_passes_every_rule(rule: str) -> None:
     assert outcome(GOOD, rule) is Outcome.PASS
 
 
-@pytest.mark.parametrize("profile", ["dev", "staging", "production", "airgap"])
+@pytest.mark.parametrize("profile", PROFILES)
 def test_good_evidence_is_allowed_by_every_profile(profile: str) -> None:
     decision = evaluate(GOOD, builtin_profile(profile), now=NOW)
     assert decision.allowed
@@ -135,7 +143,7 @@ def test_good_evidence_is_allowed_by_every_profile(profile: str) -> None:
 def test_spoiled_evidence_is_denied_by_the_rule_that_is_about_it(
     rule: str, evidence: Evidence
 ) -> None:
-    decision = evaluate(evidence, builtin_profile("production"), now=NOW)
+    decision = evaluate(evidence, STRICTEST, now=NOW)
     result = next(result for result in decision.results if result.rule == rule)
     assert result.outcome is Outcome.DENY
     assert not result.seen.startswith("the rule failed")
@@ -153,6 +161,7 @@ PARAMETERS = [
     ("source-allowed", Parameters(sources_allow=("https://gitlab.example.org/*",))),
     ("licence-allowed", Parameters(licences_deny=("apache-2.0",))),
     ("provenance-present", Parameters(builders_allow=("0.9.*",))),
+    ("scanner-allowed", Parameters(scanners_allow=("kgate-scanner/0.9.*",))),
 ]
 
 
@@ -168,6 +177,7 @@ ALLOWED = [
     ("source-allowed", Parameters(sources_allow=("https://github.com/*",))),
     ("licence-allowed", Parameters(licences_allow=("apache-2.0",))),
     ("provenance-present", Parameters(builders_allow=("0.17.*",))),
+    ("scanner-allowed", Parameters(scanners_allow=("kgate-scanner/0.1.*",))),
 ]
 
 
@@ -208,6 +218,12 @@ def test_files_recorded_with_their_path_in_the_repository_count() -> None:
         for item in GOOD.imported["files"]
     ]
     assert outcome(with_import(files=files), "bytes-verified") is Outcome.PASS
+
+
+def test_files_that_upstream_names_by_sha256_need_no_list() -> None:
+    files = [item | {"lfs": True} for item in GOOD.imported["files"]]
+    evidence = replace(with_metadata(digest=None), imported=GOOD.imported | {"files": files})
+    assert outcome(evidence, "approved-digests") is Outcome.PASS
 
 
 def test_many_findings_are_named_in_part_and_counted() -> None:

@@ -47,6 +47,7 @@ def test_every_part_of_a_policy_file_has_its_effect() -> None:
             "sources: {allow: ['https://github.com/*']}\n"
             "backends: {allow: [cuda]}\n"
             "builders: {allow: ['0.17.*']}\n"
+            "scanners: {allow: ['kgate-scanner/*']}\n"
         ).encode()
     )
     given = policy.parameters
@@ -114,4 +115,4 @@ def test_a_file_beyond_the_limit_is_refused() -> None:
 def test_an_unknown_profile_is_refused_with_the_known_ones() -> None:
     with pytest.raises(InvalidInput) as caught:
         builtin_profile("prod")
-    assert caught.value.hint == "built in are dev, staging, production, airgap"
+    assert caught.value.hint == "built in are dev, staging, production, airgap, approved-algorithms"
