@@ -6,11 +6,9 @@ a path alone is proof, the path is looked at too, so that a scanner's gap does n
 
 from __future__ import annotations
 
-from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Final
 
-from kgate_core.evidence import Severity
-from kgate_policy.rules import Answer, Rule, denied, listed, passed, warned
+from kgate_policy.rules import Answer, Rule, denied, listed, passed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -18,7 +16,8 @@ if TYPE_CHECKING:
     from kgate_core.evidence import Evidence, Finding
     from kgate_policy.parameters import Parameters
 
-_NO_SCAN: Final = "there is no scan report"
+NO_SCAN: Final = "there is no scan report"
+"""What a rule saw that has nothing to look at."""
 _BYTECODE: Final = (".pyc", ".pyo")
 _MODULES: Final = (".ko", ".ko.gz", ".ko.xz", ".ko.zst")
 _LIBRARY_SET: Final = frozenset({"KG-HOST-001", "KG-HOST-002", "KG-HOST-011", "KG-HOST-015"})
@@ -55,7 +54,8 @@ _NOT_A_KERNEL: Final = frozenset(
 )
 
 
-def _name(finding: Finding) -> str:
+def named(finding: Finding) -> str:
+    """Return a finding in one sentence: rule, place, what was seen."""
     where = finding.path if finding.line is None else f"{finding.path}:{finding.line}"
     return f"{finding.rule} in {where}: {finding.seen}"
 
@@ -71,41 +71,13 @@ def _without(wanted: Iterable[str], fine: str) -> Callable[[Evidence, Parameters
 
     def check(evidence: Evidence, _: Parameters) -> Answer:
         if evidence.scan is None:
-            return denied(_NO_SCAN)
+            return denied(NO_SCAN)
         found = _findings(evidence, ids)
         if found:
-            return denied(listed(map(_name, found)))
+            return denied(listed(map(named, found)))
         return passed(fine)
 
     return check
-
-
-def _scan_complete(evidence: Evidence, _: Parameters) -> Answer:
-    scan = evidence.scan
-    if scan is None:
-        return denied(_NO_SCAN)
-    if scan.subject != evidence.manifest.digest:
-        return denied(f"the scan is of {scan.subject}, the variant is {evidence.manifest.digest}")
-    missing = [entry.path for entry in evidence.manifest.files if entry.path not in scan.files]
-    if missing:
-        return denied(f"not scanned: {listed(missing)}")
-    gaps = [finding for finding in scan.findings if finding.rule.startswith("KG-SCAN-")]
-    if gaps:
-        return denied(listed(map(_name, gaps)))
-    if not scan.complete:
-        return denied("the scanner did not finish: what it did not find proves nothing")
-    return passed(f"{scan.scanner} read all {len(evidence.manifest.files)} files")
-
-
-def _scanner_allowed(evidence: Evidence, parameters: Parameters) -> Answer:
-    if evidence.scan is None:
-        return denied(_NO_SCAN)
-    scanner = evidence.scan.scanner
-    if not parameters.scanners_allow:
-        return passed(f"{scanner}; no allow list is set")
-    if any(fnmatchcase(scanner, pattern) for pattern in parameters.scanners_allow):
-        return passed(f"{scanner} is allowed")
-    return denied(f"scanned by {scanner}, which is not on the allow list")
 
 
 def _no_bytecode(evidence: Evidence, _: Parameters) -> Answer:
@@ -117,7 +89,7 @@ def _no_bytecode(evidence: Evidence, _: Parameters) -> Answer:
     shipped += [f.path for f in _findings(evidence, {"KG-FILE-001"}) if f.path not in shipped]
     if shipped:
         return denied(f"bytecode: {listed(shipped)}")
-    return denied(_NO_SCAN) if evidence.scan is None else passed("source only")
+    return denied(NO_SCAN) if evidence.scan is None else passed("source only")
 
 
 def _no_kernel_module(evidence: Evidence, _: Parameters) -> Answer:
@@ -125,22 +97,7 @@ def _no_kernel_module(evidence: Evidence, _: Parameters) -> Answer:
     found += [f.path for f in _findings(evidence, {"KG-FILE-002"}) if f.path not in found]
     if found:
         return denied(f"operating-system kernel module, not a GPU kernel: {listed(found)}")
-    return denied(_NO_SCAN) if evidence.scan is None else passed("GPU compute kernels only")
-
-
-def _severity(evidence: Evidence, parameters: Parameters) -> Answer:
-    if evidence.scan is None:
-        return denied(_NO_SCAN)
-    found = sorted(evidence.scan.findings, key=lambda finding: -finding.severity)
-    deny, warn = parameters.severity_deny, parameters.severity_warn
-    over = [finding for finding in found if finding.severity >= deny]
-    if over:
-        return denied(f"{len(over)} at or above {deny.label}: {listed(map(_name, over))}")
-    near = [finding for finding in found if finding.severity >= warn]
-    if near:
-        return warned(f"{len(near)} at or above {warn.label}: {listed(map(_name, near))}")
-    worst = evidence.scan.worst if found else Severity.INFO
-    return passed(f"{len(found)} findings, the worst is {worst.label}")
+    return denied(NO_SCAN) if evidence.scan is None else passed("GPU compute kernels only")
 
 
 def _no_redirect(evidence: Evidence, _: Parameters) -> Answer:
@@ -148,40 +105,11 @@ def _no_redirect(evidence: Evidence, _: Parameters) -> Answer:
         return denied("upstream's kernel-status.toml sends clients to another repository")
     found = _findings(evidence, {"KG-FILE-006"})
     if found:
-        return denied(listed(map(_name, found)))
-    return denied(_NO_SCAN) if evidence.scan is None else passed("no redirect")
-
-
-def _sbom(evidence: Evidence, _: Parameters) -> Answer:
-    if evidence.sbom is None:
-        return denied("there is no SBOM")
-    return passed(f"SBOM {evidence.sbom}")
+        return denied(listed(map(named, found)))
+    return denied(NO_SCAN) if evidence.scan is None else passed("no redirect")
 
 
 RULES: Final = (
-    Rule(
-        "scan-complete",
-        "Scanned to the end",
-        "A scan that is missing, of other bytes or cut short says nothing: files made to break "
-        "parsers do exactly that.",
-        "Run `kgate sync` again; if the scanner stops at the same file, do not use the kernel.",
-        "Run-time kernels go through the same scanning as images.",
-        _scan_complete,
-        asks=(
-            "kernel.scan.complete",
-            "kernel.scan.scanner",
-        ),
-    ),
-    Rule(
-        "scanner-allowed",
-        "Scanned by a scanner that is recent enough",
-        "A scanner that was replaced does not know what was learnt since. Its reports stay valid "
-        "only as long as somebody says so.",
-        "Scan again with `kgate sync`, or add the scanner to `scanners.allow`.",
-        "Scans are repeated when scanners learn.",
-        _scanner_allowed,
-        asks=("kernel.scan.scanner",),
-    ),
     Rule(
         "no-bytecode",
         "No Python bytecode",
@@ -297,26 +225,5 @@ RULES: Final = (
         "Kernels do not talk to the outside.",
         _without(_CALLS_OUT, "opens no connections, starts no programs"),
         asks=("kernel.scan.findings",),
-    ),
-    Rule(
-        "severity-threshold",
-        "No finding above the threshold",
-        "What the scanner finds is graded; a profile says how much is too much.",
-        "Read the findings with `kgate show`, then use another version or ask the publisher.",
-        "Findings above the agreed severity block.",
-        _severity,
-        asks=(
-            "kernel.scan.worst",
-            "kernel.scan.findings",
-        ),
-    ),
-    Rule(
-        "sbom-present",
-        "Has an SBOM",
-        "An image's own SBOM does not list the shared objects that arrive at run time.",
-        "Run `kgate sync` again; it writes the SBOM.",
-        "What is loaded is in an SBOM.",
-        _sbom,
-        asks=("kernel.sbom",),
     ),
 )
