@@ -109,7 +109,7 @@ def _facts(binary: Any, dynamic: dyn.Dynamic) -> Facts:  # noqa: ANN401
     return {
         "machine": _MACHINES[int(binary.header.machine_type.value)],
         "soname": next(iter(named[dyn.DT_SONAME]), None),
-        "needed": named[dyn.DT_NEEDED][:_MAX_LISTED],
+        "needed": named[dyn.DT_NEEDED],
         "rpath": _paths(named[dyn.DT_RPATH]),
         "runpath": _paths(named[dyn.DT_RUNPATH]),
         "loaderHooks": sorted(
