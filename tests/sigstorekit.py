@@ -41,6 +41,11 @@ def spki(key: ec.EllipticCurvePrivateKey) -> bytes:
     return key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
 
 
+def key_name(key: ec.EllipticCurvePrivateKey) -> bytes:
+    """A key identifier without SHA-1 (RFC 7093 section 2)."""
+    return hashlib.sha256(spki(key)).digest()[:20]
+
+
 def b64(data: bytes) -> str:
     return base64.b64encode(data).decode("ascii")
 
@@ -74,10 +79,7 @@ class PrivateSigstore:
             .not_valid_after(SIGNED_AT + 3650 * DAY)
             .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
             .add_extension(usage, critical=True)
-            .add_extension(
-                x509.SubjectKeyIdentifier.from_public_key(self.authority.public_key()),
-                critical=False,
-            )
+            .add_extension(x509.SubjectKeyIdentifier(key_name(self.authority)), critical=False)
             .sign(self.authority, hashes.SHA256())
         )
 
@@ -164,7 +166,7 @@ class PrivateSigstore:
                 x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CODE_SIGNING]), critical=False
             )
             .add_extension(
-                x509.AuthorityKeyIdentifier.from_issuer_public_key(self.authority.public_key()),
+                x509.AuthorityKeyIdentifier(key_name(self.authority), None, None),
                 critical=False,
             )
             .add_extension(

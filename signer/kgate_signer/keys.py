@@ -33,6 +33,9 @@ from kgate_signer import pkcs8
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+ANY: Final = frozenset(Algorithm)
+APPROVED: Final = frozenset({Algorithm.ECDSA_P256})
+"""What the modules of most validated systems offer; many still lack Ed25519 (FIPS 186-5)."""
 _OWNER_ONLY: Final = 0o600
 _PUBLIC: Final = b"-----BEGIN PUBLIC KEY-----"
 _MAX_KEY_FILE: Final = 64 * 1024  # bytes; a P-256 key takes 300
@@ -157,11 +160,28 @@ def read_private_file(name: str) -> bytes:
     return data
 
 
-def from_uri(uri: str, *, read_file: Callable[[str], bytes] = read_private_file) -> KeyProvider:
+def from_uri(
+    uri: str,
+    *,
+    read_file: Callable[[str], bytes] = read_private_file,
+    allowed: frozenset[Algorithm] = ANY,
+) -> KeyProvider:
     """Open the private key that a URI names; raises InvalidInput or TrustError.
 
     `read_file` resolves the names of files in the URI: relative names mean what its caller wants.
+    A key whose algorithm is not `allowed` is refused: pass APPROVED where only that may be used.
     """
+    key = _open(uri, read_file)
+    algorithm = key.public_key().algorithm
+    if algorithm not in allowed:
+        raise TrustError(
+            f"the key is of type {algorithm}; allowed are {', '.join(sorted(allowed))}",
+            hint="make a P-256 key, or allow this algorithm in the settings",
+        )
+    return key
+
+
+def _open(uri: str, read_file: Callable[[str], bytes]) -> KeyProvider:
     scheme, colon, rest = uri.partition(":")
     path, _, query = rest.partition("?")
     if not colon:
