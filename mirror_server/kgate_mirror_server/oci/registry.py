@@ -288,20 +288,22 @@ class Repository:
         """Store a manifest with a subject so that `referrers` finds it."""
         if self.push_manifest(data, MANIFEST, descriptor.digest):
             return
-        known = self._tagged(subject)
-        if any(item.digest == descriptor.digest for item in known):
+        try:
+            items = list(self.manifest(_fallback(subject)).fields.get("manifests", ()))
+        except NotFound:
+            items = []
+        if any(item.get("digest") == str(descriptor.digest) for item in items):
             return
-        items = [item.to_json() for item in known]
         fields = strictjson.loads(data, what="referrer")
         # In this index, unlike ours, the specification demands the artifact type.
         items.append(descriptor.to_json() | {"artifactType": fields.get("artifactType", EMPTY)})
         items.sort(key=lambda item: str(item["digest"]))
         index = {"schemaVersion": 2, "mediaType": INDEX, "manifests": items}
-        self.push_manifest(strictjson.dumps(index), INDEX, f"{_REDIRECTED_TAG}{subject.hex}")
+        self.push_manifest(strictjson.dumps(index), INDEX, _fallback(subject))
 
     def _tagged(self, subject: Digest) -> tuple[Descriptor, ...]:
         try:
-            return self.manifest(f"{_REDIRECTED_TAG}{subject.hex}").descriptors("manifests")
+            return self.manifest(_fallback(subject)).descriptors("manifests")
         except NotFound:
             return ()
 
@@ -323,36 +325,42 @@ class Repository:
         """Send one chunk, again from where it was cut; `state` ends with all of it hashed."""
         hashed = _Hashed(opened, offset, count, state)
         at = offset
-
-        def attempt_once() -> str:
-            nonlocal at
-            body = hashed.rest(at)
+        for number in range(1, ATTEMPTS + 1):
             headers = {
                 "Content-Type": "application/octet-stream",
                 "Content-Range": f"{at}-{offset + count - 1}",
             }
-            response = self._registry.once("PATCH", location, body=lambda: body, headers=headers)
-            return str(response.headers.get("Location", location))
-
-        for number in range(ATTEMPTS):
+            body = hashed.rest(at)
             try:
-                found = attempt_once()
+                response = self._registry.once(
+                    "PATCH", location, body=lambda body=body: body, headers=headers
+                )
             except _Retryable as exc:
-                if number == ATTEMPTS - 1:
+                if number == ATTEMPTS:
                     raise UpstreamError(
                         f"{self.name}: an upload was cut {ATTEMPTS} times: {exc}"
                     ) from exc
-                at = max(offset, self._arrived(location))
+                location, at = self._go_on(location, offset)
             else:
                 hashed.finish()
-                return found
+                return str(response.headers.get("Location", location))
         raise AssertionError("the loop returns or raises")
+
+    def _go_on(self, location: str, offset: int) -> tuple[str, int]:
+        """Return where a cut upload goes on."""
+        at = self._arrived(location)
+        if at <= 1:
+            # "0-0" means one byte or none: only a new upload is certain.
+            location, at = self._begin(), 0
+        if at < offset:
+            raise UpstreamError(f"{self.name}: the registry lost the beginning of an upload")
+        return location, at
 
     def _arrived(self, location: str) -> int:
         """Return how many bytes of an upload the registry has."""
         response = self._registry.ask("GET", location)
         last = response.headers.get("Range", "").rpartition("-")[2]
-        return int(last) + 1 if last.isdecimal() and last != "0" else 0
+        return int(last) + 1 if last.isdecimal() else 0
 
     def _stream(self, path: str, offset: int) -> Iterator[bytes]:
         headers = {"Accept-Encoding": "identity"}
@@ -413,6 +421,11 @@ class _Body:
 
     def __iter__(self) -> Iterator[bytes]:
         return self._chunks
+
+
+def _fallback(subject: Digest) -> str:
+    """Return the tag that stands in for the referrers API."""
+    return f"{_REDIRECTED_TAG}{subject.hex}"
 
 
 def _check_ended(offset: int, size: int) -> None:
