@@ -34,7 +34,7 @@ def converting(original: Function) -> Function:
         except KgateBlocked:
             raise
         except Exception as exc:
-            blocked = _conversion(exc, asked_of(kwargs["kernel"]))
+            blocked = convert(exc, asked_of(kwargs["kernel"]))
             if blocked is None:
                 raise
             raise blocked from exc
@@ -56,7 +56,7 @@ def resolving(original: Function) -> Function:
 
             pin = kwargs.get("revision") or f"v{kwargs.get('version')}"
             asked = Asked(str(kwargs["repo_id"] if "repo_id" in kwargs else args[0]), pin)
-            blocked = _conversion(exc, asked)
+            blocked = convert(exc, asked)
             if blocked is None:
                 raise
             raise blocked from exc
@@ -82,7 +82,7 @@ def converting_layer(original: Function) -> Function:
                 raise
             from kgate_client.asked import Asked
 
-            blocked = _conversion(exc, Asked(str(getattr(repo, "_repo_id", repo))))
+            blocked = convert(exc, Asked(str(getattr(repo, "_repo_id", repo))))
             if blocked is None:
                 raise
             raise blocked from exc
@@ -142,7 +142,7 @@ def _reason_of(exc: BaseException) -> str:
     return next((_REASONS[name] for name in names if name in _REASONS), "load-error")
 
 
-def _conversion(exc: Exception, asked: Asked) -> KgateBlocked | None:
+def convert(exc: Exception, asked: Asked) -> KgateBlocked | None:
     """Return what to raise instead, None where the error is to be left alone."""
     pod = falls_back()
     if pod is None:

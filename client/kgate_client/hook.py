@@ -12,7 +12,7 @@ import importlib.metadata
 import sys
 from typing import TYPE_CHECKING, Any, Final
 
-from kgate_client import fallbacks, wrappers
+from kgate_client import earlier, fallbacks, wrappers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -130,7 +130,44 @@ _KERNELS_0_17: Final[Mapping[str, Patch]] = {
     "kernels.layer.kernelize": _hook_kernelize,
     "kernels.cli.benchmark": _hook_benchmark,
 }
-_TABLES: Final[Mapping[str, Mapping[str, Patch]]] = {"0.17": _KERNELS_0_17}
+
+
+# Those of kernels 0.13 to 0.16: everything meets in `kernels.utils`.
+
+
+def _hook_utils(module: ModuleType) -> None:
+    _wrap(module, "_import_from_path", earlier.gated)
+    for name in ("get_kernel", "get_local_kernel", "get_locked_kernel", "load_kernel"):
+        _wrap(module, name, earlier.asking)
+
+
+def _hook_earlier_func(module: ModuleType) -> None:
+    _wrap(module, "select_revision_or_version", fallbacks.resolving)
+
+
+def _hook_earlier_layer(module: ModuleType) -> None:
+    _hook_earlier_func(module)
+    _wrap(module, "_get_layer_memoize", fallbacks.converting_layer)
+
+
+def _hook_earlier_kernelize(module: ModuleType) -> None:
+    _wrap(module, "kernelize_layer", earlier.falling_back)
+
+
+_KERNELS_0_13: Final[Mapping[str, Patch]] = {
+    "kernels.utils": _hook_utils,
+    "kernels.layer.layer": _hook_earlier_layer,
+    "kernels.layer.func": _hook_earlier_func,
+    "kernels.layer.kernelize": _hook_earlier_kernelize,
+    "kernels.cli.benchmark": _hook_benchmark,
+}
+_TABLES: Final[Mapping[str, Mapping[str, Patch]]] = {
+    "0.13": _KERNELS_0_13,
+    "0.14": _KERNELS_0_13,
+    "0.15": _KERNELS_0_13,
+    "0.16": _KERNELS_0_13,
+    "0.17": _KERNELS_0_17,
+}
 
 
 def _found(owner: ModuleType | type, name: str) -> Any:  # noqa: ANN401  # the library's own
