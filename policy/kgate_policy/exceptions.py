@@ -17,7 +17,7 @@ from kgate_core.errors import InvalidInput
 from kgate_core.evidence import Outcome, RuleResult
 from kgate_core.kernel import KernelRef
 from kgate_policy.document import check_header, read_all
-from kgate_policy.rules import FAILED
+from kgate_policy.rules import FAILED, NO_ANSWER
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -74,8 +74,8 @@ class KernelException:
             raise InvalidInput("approvedBy: nobody approves what they asked for themselves")
 
     def covers(self, rule: str) -> bool:
-        """Return whether the exception is from a rule."""
-        return rule in self.rules
+        """Return whether the exception is from a rule, or from all of an expression policy."""
+        return rule in self.rules or rule.partition("/")[0] in self.rules
 
     def active(self, now: datetime) -> bool:
         """Return whether it has begun and has not ended."""
@@ -181,7 +181,7 @@ def _excepted(result: RuleResult, exception: KernelException) -> bool:
     return (
         result.outcome is Outcome.DENY
         and exception.covers(result.rule)
-        and not result.seen.startswith(FAILED)
+        and not result.seen.startswith((FAILED, NO_ANSWER))
     )
 
 

@@ -25,6 +25,8 @@ MAX_SHOWN: Final = 3  # offending values named in one sentence; the rest are cou
 
 FAILED: Final = "the rule failed: "
 """How the answer of a rule begins that raised an error."""
+NO_ANSWER: Final = "no answer: "
+"""How the answer of an expression begins that came to no value."""
 
 _ID: Final = re.compile(r"[a-z][a-z0-9]*(?:-[a-z0-9]+)*")
 

@@ -17,6 +17,7 @@ from kgate_policy.expressions.compiling import compile_policy
 from kgate_policy.expressions.model import Action, Failure, Scope
 from kgate_policy.facts.limits import check_facts
 from kgate_policy.facts.schema import VARIABLES
+from kgate_policy.rules import NO_ANSWER
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -200,7 +201,7 @@ def _failed(policy: ExpressionPolicy, index: int, why: str) -> RuleResult:
     """Return the result of a question without an answer: it never passes."""
     softer = policy.failure is Failure.IGNORE
     outcome = Outcome.WARN if softer else _outcome(policy)
-    return _result(policy, index, outcome, f"no answer: {why}")
+    return _result(policy, index, outcome, f"{NO_ANSWER}{why}")
 
 
 def _result(

@@ -21,6 +21,7 @@ from typing import IO, TYPE_CHECKING, Any, Final, Self
 from kgate_core.clock import write_time
 from kgate_core.errors import KgateError
 from kgate_core.evidence import Outcome, RuleResult
+from kgate_policy.rules import NO_ANSWER
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -124,7 +125,7 @@ class TenantWorker:
         except (OSError, ValueError, KeyError, TypeError, RecursionError, KgateError) as exc:
             why = f"the worker ended: {exc}"
         self.close()
-        return (RuleResult(policy.name, Outcome.DENY, f"no answer: {why}", _HINT),)
+        return (RuleResult(policy.name, Outcome.DENY, f"{NO_ANSWER}{why}", _HINT),)
 
     def _exchange(self, message: Facts, seconds: float) -> Facts:
         child = self._child or self._start()

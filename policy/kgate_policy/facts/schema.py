@@ -126,7 +126,9 @@ _KERNEL: Final = Record(
         Field("signature", "Signature", "The publisher's signature.", sometimes=True),
         Field("importedAt", "string", "When it was fetched, RFC 3339, UTC.", sometimes=True),
         Field("depends", "list<string>", "Locked dependencies, `org/name@commit`."),
-        Field("architectures", "list<string>", "GPU architectures found, such as `sm_90`."),
+        Field(
+            "architectures", "list<string>", "GPU targets found: `sm_90`, `gfx942`, `compute_90`."
+        ),
         Field("libraries", "list<string>", "Shared libraries that its libraries need."),
         Field("imports", "list<string>", "Python modules that its sources import."),
         Field("rules", "map<string, string>", "Answer of each built-in rule that was asked."),

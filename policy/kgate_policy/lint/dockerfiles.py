@@ -6,6 +6,7 @@ Instructions are joined over continued lines and looked at as text; shell is not
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 from typing import TYPE_CHECKING, Final
 
 from kgate_core.evidence import Severity
@@ -15,15 +16,14 @@ from kgate_policy.lint.references import hf_addresses, is_commit
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+MAX_INSTRUCTION: Final = 64 * 1024  # characters of one instruction with its continued lines
 _CLONE: Final = re.compile(r"\bgit\s+clone\b")
-_CHECKOUT: Final = re.compile(
-    r"\bgit\b[^&|;]*\b(?:checkout|reset\s+--hard|switch\s+--detach)\b[^&|;]*?\b[0-9a-f]{40}\b"
-)
-_PIPED: Final = re.compile(
-    r"\b(?:curl|wget)\b[^|;&]*\|\s*(?:sudo\s+(?:-\w+\s+)*)?(?:ba|da|z)?sh\b"
-    r"|\b(?:ba|z)?sh\s+-c\s+[\"']?\$\((?:curl|wget)\b"
-    r"|\b(?:ba)?sh\s+<\(\s*(?:curl|wget)\b"
-    r"|\b(?:curl|wget)\b[^|;&]*\|\s*python3?\b"
+_CHECKOUT: Final = re.compile(r"\b(?:checkout|reset|switch)\b")
+_COMMIT: Final = re.compile(r"\b[0-9a-f]{40}\b")
+_FETCH: Final = re.compile(r"\b(?:curl|wget)\b")
+_SHELL: Final = re.compile(r"\s*(?:sudo\s+(?:-\w+\s+)*)?(?:(?:ba|da|z)?sh|python3?)\b")
+_INLINE: Final = re.compile(
+    r"\b(?:ba|z)?sh\s+-c\s+[\"']?\$\((?:curl|wget)\b|\b(?:ba)?sh\s+<\(\s*(?:curl|wget)\b"
 )
 _START: Final = re.compile(
     r"\b(?:hf|huggingface-cli)[\"',\s]+download\b|\bgit[\"',\s]+clone\b|\bpip3?[\"',\s]+install\b"
@@ -38,6 +38,9 @@ def lint_dockerfile(text: str, path: str) -> list[LintFinding]:
     findings: list[LintFinding] = []
     stages: set[str] = set()
     for line, word, rest in _instructions(text):
+        if len(rest) > MAX_INSTRUCTION:
+            findings.append(found(18, path, line, f"{word} is longer than {MAX_INSTRUCTION}"))
+            continue
         match word:
             case "FROM":
                 findings += _base(rest, path, line, stages)
@@ -85,10 +88,23 @@ def image_findings(image: str, path: str, line: int) -> Iterator[LintFinding]:
 
 
 def _run(rest: str, path: str, line: int) -> Iterator[LintFinding]:
-    if _CLONE.search(rest) and not _CHECKOUT.search(rest):
+    if _CLONE.search(rest) and not any(map(_checks_out, re.split(r"[&|;]", rest))):
         yield found(9, path, line, "git clone without checking out a commit")
-    if _PIPED.search(rest):
+    if _INLINE.search(rest) or _piped(rest):
         yield found(10, path, line, "a download is piped into an interpreter")
+
+
+def _checks_out(command: str) -> bool:
+    return bool(_CHECKOUT.search(command) and _COMMIT.search(command))
+
+
+def _piped(rest: str) -> bool:
+    # Split instead of one expression: that would try every `curl` against the rest of the line.
+    parts = rest.split("|")
+    return any(
+        _FETCH.search(re.split(r"[;&]", left)[-1]) and _SHELL.match(right)
+        for left, right in pairwise(parts)
+    )
 
 
 def _instructions(text: str) -> Iterator[tuple[int, str, str]]:

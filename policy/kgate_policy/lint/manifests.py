@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 MAX_DEPTH: Final = 64  # custom resource definitions nest deeply
 _CONTAINERS: Final = frozenset({"containers", "initContainers", "ephemeralContainers"})
+_CACHES: Final = frozenset({"GKMCache", "ClusterGKMCache"})
 _PUBLIC: Final = frozenset({"huggingface.co", "www.huggingface.co", "hf.co", "hf-mirror.com"})
 _FIRST: Final = frozenset({"PYTHONPATH", "PYTHONHOME", "LD_PRELOAD", "LD_LIBRARY_PATH"})
 
@@ -83,6 +84,9 @@ def _replace_value(data: bytes, item: Located, new: str) -> Fix | None:
 
 
 def _object(item: Located, path: str) -> Iterator[LintFinding]:
+    spec = item.value.get("spec")
+    if item.value["kind"].value in _CACHES and spec is not None and isinstance(spec.value, dict):
+        yield from _container(spec, path)  # its image holds compiled kernels
     waiting = [item]
     while waiting:
         node = waiting.pop()

@@ -145,7 +145,7 @@ class _Reader:
         if entry is None or last is None:
             return None
         end = self._offset(last.end_lineno, last.end_col_offset)
-        return self._checked(Fix(end, end, f", {pin_argument(entry)}"))
+        return self._checked(node, Fix(end, end, f", {pin_argument(entry)}"))
 
     def _commit_fix(self, node: ast.expr, repo: str | None) -> Fix | None:
         entry = None if repo is None else locked(self._lock, repo)
@@ -159,20 +159,23 @@ class _Reader:
         source = self._text[start:end]
         if source.count(old) != 1:
             return None  # written with escapes or in pieces: better by hand
-        return self._checked(Fix(start, end, source.replace(old, new)))
+        return self._checked(node, Fix(start, end, source.replace(old, new)))
 
-    def _checked(self, fix: Fix) -> Fix | None:
-        """Return the fix if the file can still be parsed with it."""
+    def _checked(self, node: ast.expr, fix: Fix) -> Fix | None:
+        """Return the fix if the expression that it changes can still be parsed."""
+        start = self._offset(node.lineno, node.col_offset)
+        end = self._offset(node.end_lineno, node.end_col_offset)
+        text = self._text[start : fix.start] + fix.text + self._text[fix.end : end]
         try:
-            ast.parse(self._text[: fix.start] + fix.text + self._text[fix.end :])
+            ast.parse(f"({text}\n)", mode="eval")
         except (SyntaxError, ValueError):
             return None
         return fix
 
     def _offset(self, line: int | None, column: int | None) -> int:
         # The tree counts columns in UTF-8 bytes, the text is in characters.
-        start = self._lines[(line or 1) - 1]
-        text = self._text[start:].split("\n", 1)[0].encode()
+        start, end = self._lines[(line or 1) - 1 : (line or 1) + 1]
+        text = self._text[start:end].encode()
         return start + len(text[: column or 0].decode(errors="ignore"))
 
     def _called(self, node: ast.expr) -> str:

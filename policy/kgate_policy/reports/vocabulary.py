@@ -10,7 +10,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
 from kgate_core.evidence import Outcome, Severity
-from kgate_policy.rules import FAILED
+from kgate_policy.rules import FAILED, NO_ANSWER
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -27,8 +27,6 @@ class Word(StrEnum):
     ERROR = "error"
     SKIP = "skip"
 
-
-_NO_ANSWER: Final = (FAILED, "no answer: ")
 
 SEVERITY: Final[Mapping[Word, Severity]] = {
     Word.PASS: Severity.INFO,
@@ -79,4 +77,4 @@ def word(result: RuleResult) -> Word:
         case Outcome.WARN:
             return Word.WARN
         case Outcome.DENY:
-            return Word.ERROR if result.seen.startswith(_NO_ANSWER) else Word.FAIL
+            return Word.ERROR if result.seen.startswith((FAILED, NO_ANSWER)) else Word.FAIL

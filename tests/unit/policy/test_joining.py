@@ -9,7 +9,7 @@ import pytest
 
 from kgate_core.errors import InvalidInput
 from kgate_core.evidence import Decision, Outcome, Severity
-from kgate_policy import Policy, builtin_profile, evaluate, evaluation, join
+from kgate_policy import Policy, builtin_profile, evaluate, evaluation, join, load_policy
 from kgate_policy.baseline import RULES
 from kgate_policy.exceptions import KernelException, apply_exceptions, ending_soon
 from kgate_policy.joining import loosened
@@ -107,3 +107,18 @@ def test_an_exception_knows_its_days_and_writes_itself() -> None:
     assert GRANT.days_left(NOW + timedelta(days=9)) == 0
     assert GRANT.to_json()["until"] == "2026-11-24T12:00:00Z"
     assert apply_exceptions([], [], good_evidence(), NOW) == []
+
+
+EXPRESSION = (
+    b"apiVersion: kgate.dev/v1\nkind: Policy\nname: p\nextends: dev\n---\n"
+    b"apiVersion: kgate.dev/v1\nkind: KernelPolicy\nmetadata: {name: mine}\nspec:\n"
+    b"  validations: [{expression: kernel.backend == 'rocm'}, {expression: object.x == 1}]\n"
+)
+
+
+def test_an_exception_covers_an_expression_but_not_one_without_an_answer() -> None:
+    policy = load_policy(EXPRESSION)
+    grant = replace(GRANT, rules=("mine",))
+    decision = evaluate(good_evidence(), policy, now=NOW, exceptions=[grant])
+    assert [item.rule for item in decision.warnings] == ["mine/1"]
+    assert [item.rule for item in decision.denials] == ["mine/2"]

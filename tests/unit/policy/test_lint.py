@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -221,6 +222,31 @@ def test_kubernetes_objects_of_any_kind() -> None:
         ("006", 18),
         ("006", 25),
     ]
+
+
+def test_images_of_kernel_caches_count_too() -> None:
+    text = "apiVersion: gkm.io/v1alpha1\nkind: GKMCache\nspec:\n  image: quay.io/gkm/cache:v2\n"
+    assert rules("cache.yaml", text) == ["012"]
+
+
+HOSTILE = [
+    ("Dockerfile", "RUN " + "curl " * 300_000),
+    ("Dockerfile", "RUN " + "curl " * 10_000),
+    ("Dockerfile", "RUN " + "git clone x " * 5_000),
+    ("Dockerfile", "RUN git " + "checkout " * 6_000),
+    ("a.py", 'get_kernel("org/relu")\n' * 3_000),
+    ("a.py", "(" * 5_000),
+    ("a.py", 'f("' + "hf://a/" * 100_000 + '")'),
+    ("config.json", '{"a":' * 5_000),
+    ("m.yaml", "[" * 5_000),
+]
+
+
+@pytest.mark.parametrize(("path", "text"), HOSTILE)
+def test_files_made_to_take_long_do_not(path: str, text: str) -> None:
+    start = time.process_time()
+    lint_text(path, text.encode(), lock=LOCK)
+    assert time.process_time() - start < 5
 
 
 def fixed(path: str, text: str) -> str:

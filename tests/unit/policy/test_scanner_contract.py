@@ -57,3 +57,6 @@ def test_a_real_scan_is_understood() -> None:
     assert facts["imports"] == ["torch"]
     assert [file["kind"] for file in facts["files"]] == ["python", "metadata"]
     assert facts["scan"]["complete"] is True
+    # Nothing is in them here, but this is where architectures and libraries are taken from.
+    assert scan.summary["device"]["archs"] == {}
+    assert scan.summary["host"]["needed"] == []
