@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from kgate_scanner.device.images import DeviceKernel, Tool
 
-MAX_KERNELS: Final = 200_000  # of one image
+MAX_KERNELS: Final = 50_000  # of one image; the largest known has 1,400
 
 
 @dataclass(frozen=True, slots=True)

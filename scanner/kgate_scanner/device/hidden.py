@@ -46,7 +46,7 @@ _PTX: Final = re.compile(
 _PTX_REACH: Final = 1024  # bytes
 _TEXT_END: Final = re.compile(rb"[\0\x80-\xff]")
 _SPIRV_VERSIONS: Final = frozenset(0x10000 + (minor << 8) for minor in range(16))
-_MAX_SPIRV: Final = 16 * 1024**2  # bytes
+_MAX_SPIRV: Final = 4 * 1024**2  # bytes
 _MIN_SPIRV: Final = 64  # bytes; the smallest module with an entry point is longer
 
 _MAGICS: Final = (

@@ -26,9 +26,9 @@ class DeviceLimits:
     """Decompressed bytes that any file may have, however small it is."""
     undeclared_bytes: int = 64 * MIB
     """Decompressed bytes of an image whose container declares no size."""
-    images: int = 65_536
+    images: int = 16_384
     """Images of one file."""
-    kernels: int = 1_000_000
+    kernels: int = 500_000
     """Kernels of one file."""
     kernel_name_bytes: int = 128 * MIB
     """Bytes of all kernel names of one file."""
