@@ -11,12 +11,14 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, time, timedelta
 from typing import TYPE_CHECKING, Final
 
+import yaml
+
 from kgate_core.clock import read_time, write_time
 from kgate_core.digest import Digest
 from kgate_core.errors import InvalidInput
 from kgate_core.evidence import Outcome, RuleResult
 from kgate_core.kernel import KernelRef
-from kgate_policy.document import check_header, read_all
+from kgate_policy.document import API_VERSION, check_header, read_all
 from kgate_policy.rules import FAILED, NO_ANSWER
 
 if TYPE_CHECKING:
@@ -129,6 +131,13 @@ def read_exception(document: Located) -> KernelException:
         if exc.message.startswith(document.source):
             raise
         return document.fail(exc.message, hint=exc.hint)
+
+
+def exception_text(exception: KernelException) -> str:
+    """Return the YAML document of an exception, as `load_exceptions` reads it."""
+    document = {"apiVersion": API_VERSION, "kind": KIND, **exception.to_json()}
+    text: str = yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=100)
+    return text
 
 
 def _moment(item: Located) -> datetime:

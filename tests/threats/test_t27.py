@@ -11,6 +11,7 @@ import pytest
 from kgate_core.digest import Digest
 from kgate_core.errors import InvalidInput
 from kgate_policy import KernelException, builtin_profile, evaluate, load_exceptions
+from kgate_policy.exceptions import exception_text
 from tests.policykit import NOW, good_evidence, with_import
 
 if TYPE_CHECKING:
@@ -99,6 +100,12 @@ approvedBy: bob
 
 def test_an_exception_is_read_from_its_document() -> None:
     assert load_exceptions(TEXT.encode()) == (GRANTED,)
+
+
+def test_an_exception_that_is_written_reads_back_equal() -> None:
+    odd = replace(GRANTED, reason='with: a colon, "quotes", ünïcode # and a hash\nand two lines')
+    for exception in (GRANTED, odd):
+        assert load_exceptions(exception_text(exception).encode()) == (exception,)
 
 
 MALFORMED = [

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from kgate_core.errors import InvalidInput
+from kgate_core.errors import InvalidInput, KgateError
+from kgate_policy import load_exceptions, load_policy, starter_policy
 from kgate_policy.cel import kubernetes as k8s
 from kgate_policy.cel.engine import Wanted, environment
 from kgate_policy.expressions import child
 from kgate_policy.lint import lint_paths, lint_text
 from kgate_policy.located import read_document
+from kgate_policy.replay import read_evidence, read_policy_bytes
+from kgate_policy.unittests import load_cases
 from kgate_policy.why import Machine, consider
 
 if TYPE_CHECKING:
@@ -101,3 +107,28 @@ def test_a_configuration_that_is_no_object_and_a_dockerfile_that_stops_in_the_mi
 def test_names_that_only_look_like_repositories_are_no_kernels() -> None:
     assert lint_text("a.py", b'load(attn_implementation="../etc")') == ()
     assert lint_text("a.py", b'load(attn_implementation="-a/b-")') == ()
+
+
+KERNEL_POLICY = (
+    b"apiVersion: kgate.dev/v1\nkind: KernelPolicy\nmetadata: {name: a}\nspec:\n"
+    b"  variables: [{name: v, expression: kernel.size}]\n"
+    b"  validations: [{expression: variables.v > 1, message: m}]\n"
+)
+SEEDS = [starter_policy().encode(), starter_policy().encode() + b"---\n" + KERNEL_POLICY]
+
+
+@st.composite
+def spoiled(draw: st.DrawFn) -> bytes:
+    """Return a policy file with a piece cut out or put in."""
+    data = draw(st.sampled_from(SEEDS))
+    start = draw(st.integers(0, len(data)))
+    end = draw(st.integers(start, min(len(data), start + 40)))
+    return data[:start] + draw(st.binary(max_size=12)) + data[end:]
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.one_of(st.binary(max_size=200), st.text(max_size=200).map(str.encode), spoiled()))
+def test_any_bytes_are_read_or_refused_in_our_own_words(data: bytes) -> None:
+    for read in (load_policy, load_exceptions, load_cases, read_evidence, read_policy_bytes):
+        with contextlib.suppress(KgateError):
+            read(data)
