@@ -77,6 +77,8 @@ class Access:
 
     def scheme(self, host: str) -> str:
         """Return `http` or `https` for a host."""
+        if self.ca_file is not None and not self.plain_http:
+            return "https"
         name = host if host.startswith("[") else host.partition(":")[0]
         return "http" if self.plain_http or name.startswith(_LOCAL) else "https"
 

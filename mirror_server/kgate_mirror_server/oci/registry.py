@@ -79,7 +79,8 @@ class Registry:
         access = access or Access()
         self._base = f"{access.scheme(place.host)}://{place.host}"
         self._session = requests.Session()
-        self._session.verify = str(access.ca_file) if access.ca_file else True
+        # Given with each request: the environment's certificates would override the session's.
+        self._verify = str(access.ca_file) if access.ca_file else None
         # A netrc file would put its own credentials over ours.
         self._session.auth = lambda request: request
         self._login = Login(place, access, self._session)
@@ -145,6 +146,7 @@ class Registry:
                     url,
                     headers=headers | (self._login.headers if own else {}),
                     timeout=TIMEOUT,
+                    verify=self._verify,
                     **options,
                 )
             if not (again and response.status_code in _UNAUTHORISED and own):
@@ -177,6 +179,7 @@ class Repository:
         self.name = name
         self._registry = registry
         self._path = f"/v2/{name}"
+        self._present: set[Digest] = set()  # blobs that were seen there in this run
 
     def has_blob(self, digest: Digest) -> bool:
         """Return whether the registry has a blob."""
@@ -191,7 +194,8 @@ class Repository:
 
         Raises IntegrityError if the bytes are not the digest's; then the registry keeps nothing.
         """
-        if self.has_blob(digest):
+        if digest in self._present or self.has_blob(digest):
+            self._present.add(digest)
             return 0
         location = self._begin()
         state = hashlib.sha256()
@@ -206,6 +210,7 @@ class Repository:
             raise IntegrityError(f"{digest}: the stored bytes are sha256:{state.hexdigest()}")
         joiner = "&" if "?" in location else "?"
         self._registry.ask("PUT", f"{location}{joiner}digest={digest}")
+        self._present.add(digest)
         return size
 
     def pull_blob(self, digest: Digest, size: int, offset: int = 0) -> Iterator[bytes]:
