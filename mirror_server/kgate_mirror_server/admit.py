@@ -7,29 +7,32 @@ serves nothing.
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from kgate_core import strictjson
 from kgate_core.errors import IntegrityError, InvalidInput
 from kgate_core.evidence import Evidence, Outcome, RuleResult
-from kgate_core.kernel import KernelId, Revision
+from kgate_core.kernel import KernelId
 from kgate_mirror_server.evidence import Imported
 from kgate_mirror_server.fetch import fetch_large
 from kgate_mirror_server.ports import Denial, EvidenceKind, Publication, PublishedVariant
+from kgate_mirror_server.served import served_revision
+from kgate_signer.predicates import UpstreamVerdict
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from datetime import datetime
 
     from kgate_core.digest import Digest
     from kgate_core.evidence import Decision, Facts, ScanReport
+    from kgate_core.kernel import Revision
     from kgate_core.lock import LockedKernel
     from kgate_mirror_server.app import Mirror
     from kgate_mirror_server.config import Pin
     from kgate_mirror_server.fetch import DescribedVariant
     from kgate_mirror_server.resolve import Source
+    from kgate_signer.predicates import UpstreamSignature
 
 BROKEN_PROMISE = "bytes-as-promised"
 """Rule under which bytes are refused that are not what upstream or the lock promised."""
@@ -176,7 +179,7 @@ def _gather(
         variant=kernel.variant,
         files=described.files,
         fetched_at=now,
-        signature=_upstream_signature(manifest.by_path.keys()),
+        signature=_signature_facts(mirror.check_publisher(pin.ref, pin.version, manifest)),
         depends=dependencies.met,
         depends_manifests=dependencies.manifests,
         unmet=dependencies.unmet,
@@ -235,7 +238,8 @@ def _publish(
     now: datetime,
 ) -> Revision:
     """Sign every allowed variant for the served revision and publish them in one transaction."""
-    served = _served_revision(mirror, locked, allowed)
+    wanted = {item.variant: item.manifest for item in allowed if item.manifest is not None}
+    served = served_revision(mirror.catalog.publications(), locked, wanted)
     variants = []
     for result in allowed:
         kernel = KernelId(locked.origin, locked.repo_type, locked.repo, served, result.variant)
@@ -269,36 +273,6 @@ def _publish(
     return served
 
 
-def _served_revision(
-    mirror: Mirror, locked: LockedKernel, allowed: Sequence[VariantResult]
-) -> Revision:
-    """Return the revision that clients will see: upstream's commit, or a minted one.
-
-    Clients cache the file list of a commit for ever, so the variants under a served revision
-    never grow: a wider set gets a revision of its own, the same one on every mirror.
-    """
-    wanted = {result.variant: result.manifest for result in allowed}
-    first = True
-    for publication in mirror.catalog.publications():
-        if (publication.repo, publication.lane) != (locked.repo, locked.lane):
-            continue
-        held = {item.variant: item.manifest for item in publication.variants}
-        if publication.upstream == locked.commit and held == wanted:
-            return publication.served
-        first = first and publication.served != locked.commit
-    if first:
-        return locked.commit
-    return mint(locked.commit, {name: digest for name, digest in wanted.items() if digest})
-
-
-def mint(upstream: Revision, variants: Mapping[str, Digest]) -> Revision:
-    """Return a revision for an upstream commit with exactly these variants."""
-    state = hashlib.sha256(f"kgate.dev/revision/v1\n{upstream}\n".encode())
-    for name, digest in sorted(variants.items()):
-        state.update(f"{name} {digest}\n".encode())
-    return Revision(state.hexdigest()[:40])
-
-
 def _denial(pin: Pin, locked: LockedKernel, result: VariantResult, now: datetime) -> Denial:
     return Denial(
         locked.origin,
@@ -315,12 +289,8 @@ def _denial(pin: Pin, locked: LockedKernel, result: VariantResult, now: datetime
     )
 
 
-def _upstream_signature(paths: Iterable[str]) -> Facts:
-    """Say whether the publisher signed; verifying that signature is not built yet."""
-    signed = "metadata.json.sigstore" in set(paths)
-    return {
-        "status": "not-checked" if signed else "missing",
-        "detail": "metadata.json.sigstore is present and was not verified"
-        if signed
-        else "there is no metadata.json.sigstore",
-    }
+def _signature_facts(found: UpstreamSignature) -> Facts:
+    """Return the verdict on the publisher's signature as policies know it."""
+    facts = found.to_json()
+    verdict = facts.pop("verdict")
+    return {"status": "failed" if verdict == UpstreamVerdict.REJECTED else verdict, **facts}

@@ -15,24 +15,26 @@ from kgate_core.errors import InvalidInput, TrustError
 from kgate_mirror_server.catalog.sql import SqlCatalog
 from kgate_mirror_server.evidence import EvidenceRoom
 from kgate_mirror_server.serve.settings import DenyStyle, ServeSettings
-from kgate_mirror_server.store.disk import DiskStore
+from kgate_mirror_server.store.disk import READ_CHUNK, DiskStore
 from kgate_mirror_server.trustfiles import read_pinned, read_trust
 from kgate_policy import evaluate, load_policy
 from kgate_signer.attest import Attestor
 from kgate_signer.keys import FileKey, from_uri, read_private_file
+from kgate_signer.upstream import HUGGING_FACE, Publisher, UpstreamVerifier, shipped_root
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from kgate_core.evidence import Decision, Evidence, Facts, ScanReport
-    from kgate_core.kernel import KernelId
+    from kgate_core.kernel import KernelId, KernelRef
     from kgate_core.manifest import FileEntry, Manifest
     from kgate_core.trust import TrustedRoot
     from kgate_mirror_server.config import Config
     from kgate_mirror_server.ports import BlobStore, HubClient
     from kgate_policy import Policy
     from kgate_signer.keys import KeyProvider
+    from kgate_signer.predicates import UpstreamSignature
 
 # SBOMs are reproducible: they bear a fixed time, not that of the run that wrote them.
 SBOM_TIME = datetime(2020, 1, 1, tzinfo=UTC)
@@ -134,6 +136,25 @@ class Mirror:
 
         return build_sbom(kernel, manifest, metadata, report, timestamp=SBOM_TIME)
 
+    @cached_property
+    def _publishers(self) -> UpstreamVerifier:
+        own = tuple(
+            Publisher(item.org, item.issuer, item.repository, item.workflows)
+            for item in self.config.publishers
+        )
+        named = self.config.sigstore_root
+        try:
+            root = shipped_root() if named is None else self.config.path(named).read_bytes()
+        except OSError as exc:
+            raise TrustError(f"sigstore_root: {named} cannot be read ({exc.strerror})") from exc
+        return UpstreamVerifier((HUGGING_FACE, *own), root)
+
+    def check_publisher(
+        self, repo: KernelRef, version: int | None, manifest: Manifest
+    ) -> UpstreamSignature:
+        """Return the verdict on the publisher's own signature over stored bytes."""
+        return self._publishers.check(repo, version, manifest, _Stored(self.store))
+
     def decide(self, evidence: Evidence, now: datetime) -> Decision:
         """Ask the policy."""
         return evaluate(evidence, self.policy, now=now)
@@ -156,6 +177,18 @@ class Mirror:
         """Give back what was opened."""
         if "catalog" in self.__dict__:
             self.catalog.close()
+
+
+@dataclass(frozen=True, slots=True)
+class _Stored:
+    """The files of a variant that are in the store, as the signer reads them."""
+
+    store: BlobStore
+
+    def open(self, entry: FileEntry, /) -> Iterator[bytes]:
+        with self.store.open(entry.digest) as stream:
+            while chunk := stream.read(READ_CHUNK):
+                yield chunk
 
 
 def database_url(config: Config) -> str:

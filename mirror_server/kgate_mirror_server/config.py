@@ -153,6 +153,18 @@ class Keys(_Model):
     """Signs bundles and receipts; the admit key unless given."""
 
 
+class Publisher(_Model):
+    """Whose own signatures count for the kernels of one organisation."""
+
+    org: str
+    """Organisation on the Hub, such as `acme`."""
+    repository: str
+    """Source repository that the build ran in, such as `https://github.com/acme/kernels`."""
+    workflows: Annotated[tuple[str, ...], Field(min_length=1)]
+    """Addresses of the build definitions with their branch, as the certificate names them."""
+    issuer: str = "https://token.actions.githubusercontent.com"
+
+
 class Serve(_Model):
     """How the mirror listens."""
 
@@ -179,6 +191,10 @@ class Config(_Model):
     trust: Path = Path("trust")
     keys: Keys = Keys()
     serve: Serve = Serve()
+    publishers: tuple[Publisher, ...] = ()
+    """Publishers besides Hugging Face's own, whose workflows are known."""
+    sigstore_root: Path | None = None
+    """Sigstore's trusted_root.json; the one that the installed release carries unless given."""
     on_moved: Literal["report", "fail"] = "report"
     """What `kgate sync` does when upstream moved a version branch: the pinned commit stays."""
     valid_days: Annotated[int, Field(ge=1, le=3650)] = 365
@@ -256,6 +272,7 @@ def _known_fields(where: tuple[str | int, ...]) -> set[str]:
     models: dict[str, type[_Model]] = {
         "kernels": Pin,
         "upstream": Upstream,
+        "publishers": Publisher,
         "keys": Keys,
         "serve": Serve,
     }

@@ -152,10 +152,21 @@ class Imported:
                 for file in self.files
             },
             self.fetched_at,
-            UpstreamSignature(
-                UpstreamVerdict(self.signature["status"]), self.signature.get("detail", "")
-            ),
+            _to_signature(self.signature),
         )
+
+
+def _to_signature(facts: Facts) -> UpstreamSignature:
+    """Return the verdict on the publisher's signature as the signer states it."""
+    status = facts["status"]
+    bundle = facts.get("bundle")
+    return UpstreamSignature(
+        UpstreamVerdict.REJECTED if status == "failed" else UpstreamVerdict(status),
+        facts.get("detail", ""),
+        facts.get("identity", ""),
+        facts.get("issuer", ""),
+        None if bundle is None else Digest.parse(bundle),
+    )
 
 
 class EvidenceRoom:

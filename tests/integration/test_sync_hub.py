@@ -289,6 +289,42 @@ def test_a_truncated_library_is_denied(
     assert "elf-well-formed" in reasons(result)
 
 
+def test_a_wider_set_of_variants_gets_a_revision_of_its_own(
+    site: Site, hub: HubSimulator, built: Path
+) -> None:
+    commit = publish(hub, built)
+    site.pin(f"{PIN}, variants: [torch-cpu]")
+    assert str(site.sync().kernels[0].served) == commit
+    site.pin(PIN)
+    site.lock(upgrade=True)
+    wider = site.sync().kernels[0]
+    assert str(wider.commit) == commit
+    assert str(wider.served) != commit
+    with site.mirror() as mirror:
+        shown = {str(p.served): len(p.variants) for p in mirror.catalog.publications()}
+    assert shown == {commit: 1, str(wider.served): 2}
+    assert site.sync().kernels[0].served == wider.served
+
+
+def test_t14_a_signature_that_does_not_count_is_denied_and_an_unknown_publisher_is_said(
+    site: Site, hub: HubSimulator, plain: Path, tmp_path: Path
+) -> None:
+    signed = repos.copy_repo(plain, tmp_path / "signed")
+    for variant in repos.variants(signed):
+        (variant / "metadata.json.sigstore").write_text('{"mediaType": "forged"}')
+    publish(hub, signed)
+    publish(hub, signed, "acme/gelu")
+    site.pin(PIN, "repo: acme/gelu, version: 1")
+    result = site.sync()
+    known, unknown = result.kernels
+    assert "upstream-signature-valid" in {r.rule for v in known.variants for r in v.reasons}
+    assert unknown.variants[0].allowed
+    with site.mirror() as mirror:
+        imported = mirror.room.imported(unknown.variants[0].evidence).signature
+    assert imported["status"] == "not-checked"
+    assert "nobody said whose signatures count for acme" in imported["detail"]
+
+
 def test_t09_a_kernel_that_needs_an_unpinned_one_is_refused_with_the_path(
     site: Site, hub: HubSimulator, plain: Path, tmp_path: Path
 ) -> None:
