@@ -164,6 +164,7 @@ def test_a_port_has_at_most_five_methods() -> None:
         for path in every_module()
         for node in ast.walk(tree(path))
         if isinstance(node, ast.ClassDef) and "Protocol" in {ast.unparse(b) for b in node.bases}
+        if not node.name.startswith("_")  # those describe what somebody else built
         if (methods := [item for item in node.body if isinstance(item, ast.FunctionDef)])
         if len(methods) > MAX_PORT_METHODS
     }
