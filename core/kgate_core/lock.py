@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 SCHEMA: Final = "kgate.dev/lock/v1"
+_FIELDS: Final = {"repo", "pin", "commit", "lane", "origin", "type", "variants", "depends"} | {
+    "patterns"
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +48,9 @@ class LockedKernel:
     commit: Revision
     variants: Mapping[str, LockedVariant]
     depends: tuple[str, ...] = ()
-    """Kernels that this one loads, as `org/name@commit`."""
+    """Kernels that this one loads, as `org/name@v1`."""
+    patterns: tuple[str, ...] = ("*",)
+    """Which variants were wanted; another wish makes the lock out of date."""
 
     @property
     def key(self) -> tuple[str, str, str, str, str]:
@@ -99,6 +104,7 @@ def _to_json(kernel: LockedKernel) -> dict[str, Any]:
         "lane": kernel.lane,
         "origin": kernel.origin,
         "type": str(kernel.repo_type),
+        "patterns": list(kernel.patterns),
         "variants": {
             name: {"manifest": str(item.manifest), "size": item.size, "files": item.files}
             for name, item in sorted(kernel.variants.items())
@@ -110,8 +116,7 @@ def _to_json(kernel: LockedKernel) -> dict[str, Any]:
 def _from_json(data: strictjson.JsonValue, *, what: str) -> LockedKernel:
     repo = strictjson.take(data, "repo", str, what=what)
     what = f"{what} ({repo})"
-    fields = {"repo", "pin", "commit", "lane", "origin", "type", "variants", "depends"}
-    strictjson.refuse_unknown(data, fields, what=what)
+    strictjson.refuse_unknown(data, _FIELDS, what=what)
     variants: dict[str, LockedVariant] = {}
     for name, item in strictjson.take(data, "variants", dict, what=what).items():
         inner = f"{what}: variant {name}"
@@ -137,6 +142,7 @@ def _from_json(data: strictjson.JsonValue, *, what: str) -> LockedKernel:
             Revision(strictjson.take(data, "commit", str, what=what)),
             variants,
             strictjson.take_strings(data, "depends", what=what),
+            strictjson.take_strings(data, "patterns", what=what),
         )
     except InvalidInput as exc:
         if exc.message.startswith(what):

@@ -142,6 +142,7 @@ def resolve_pin(source: Source, config: Config, pin: Pin, commit: Revision) -> L
             for name, item in described.items()
         },
         depends=tuple(sorted(needs)),
+        patterns=pin.variants,
     )
 
 
@@ -153,6 +154,7 @@ def find_locked(lock: Lock | None, config: Config, pin: Pin) -> LockedKernel | N
             and kernel.pin == pin.wanted
             and kernel.lane == config.lane_of(pin)
             and kernel.origin == config.upstream.identity
+            and kernel.patterns == pin.variants
         ):
             return kernel
     return None

@@ -296,7 +296,9 @@ def test_a_wider_set_of_variants_gets_a_revision_of_its_own(
     site.pin(f"{PIN}, variants: [torch-cpu]")
     assert str(site.sync().kernels[0].served) == commit
     site.pin(PIN)
-    site.lock(upgrade=True)
+    with site.mirror() as mirror, pytest.raises(Conflict, match="out of date"):
+        require_lock(read_lock(site.folder), mirror.config)
+    site.lock()
     wider = site.sync().kernels[0]
     assert str(wider.commit) == commit
     assert str(wider.served) != commit
