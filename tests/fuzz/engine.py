@@ -11,6 +11,7 @@ import argparse
 import random
 import resource
 import struct
+import tempfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -95,7 +96,7 @@ def run(
 
 def keep(data: bytes, name: str, number: int) -> None:
     """Write a failing input beside the temporary files, for a later test."""
-    Path(f"/tmp/kgate-fuzz-{name}-{number}.bin").write_bytes(data)  # the path is the message
+    (Path(tempfile.gettempdir()) / f"kgate-fuzz-{name}-{number}.bin").write_bytes(data)
 
 
 def main(target: Callable[[bytes], object], seeds: Sequence[bytes]) -> None:
