@@ -24,6 +24,7 @@ Version = tuple[int, int]
 METAL_MIN_MACOS: Final = (26, 0)
 """Oldest macOS that the stock client loads Metal variants on."""
 
+_DOTTED: Final = re.compile(r"(\d{1,5})\.(\d{1,5})(?![0-9])")
 _CUDA_ARCH: Final = re.compile(r"(\d+)\.(\d+)([af]?)(\+PTX)?")
 _SM: Final = re.compile(r"sm_(\d+)(\d)([af]?)")
 _VERSIONED: Final = frozenset({"cuda", "rocm", "xpu", "cann"})
@@ -53,6 +54,42 @@ class Machine:
                 f"backend {self.backend} and version {self.backend_version} do not go together",
                 hint=f"{', '.join(sorted(_VERSIONED))} have a version, other backends have none",
             )
+
+
+def machines(
+    *,
+    torch: str | None,
+    backend: str,
+    version: str | None = None,
+    cpu: str = "x86_64",
+    os: str = "linux",
+    gpus: Iterable[str] = (),
+) -> tuple[Machine, ...]:
+    """Return one machine for each GPU of a target (one, if none is named).
+
+    Versions are texts such as `2.13`; patch numbers are left out, as the stock client does.
+    Raises InvalidInput.
+    """
+    return tuple(
+        Machine(
+            backend,
+            None if version is None else parse_version(version),
+            None if torch is None else parse_version(torch),
+            True if os == "linux" else None,
+            cpu,
+            os,
+            gpu=gpu,
+        )
+        for gpu in (list(gpus) or [""])
+    )
+
+
+def parse_version(text: str) -> Version:
+    """Read `2.13`, `2.13.0` or `2.13.0+cu130` as (2, 13); raises InvalidInput."""
+    found = _DOTTED.match(text)
+    if found is None:
+        raise InvalidInput(f"not a version: {text!r}", hint="write it like 2.13")
+    return int(found[1]), int(found[2])
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,3 +273,22 @@ def why(
         declared = ", ".join((archs or {})[loads])
         obstacles.append(f"{loads} declares {declared} only and refuses to load on {machine.gpu}")
     return Answer(loads, wanted, considered, tuple(obstacles), said)
+
+
+def uncovered(
+    variants: Iterable[str],
+    targets: Iterable[Machine],
+    *,
+    archs: Mapping[str, tuple[str, ...]] | None = None,
+) -> tuple[Machine, ...]:
+    """Return the machines on which none of the variants would load, or none for their GPU."""
+    names = list(variants)
+    declared = archs or {}
+    return tuple(
+        machine
+        for machine in targets
+        if not any(
+            item.fits and supports(declared.get(str(item.variant), ()), machine.gpu) is not False
+            for item in consider(names, machine)[:1]
+        )
+    )

@@ -14,7 +14,15 @@ from packaging.version import Version
 
 from kgate_core.errors import InvalidInput
 from kgate_core.evidence import Outcome, RuleResult
-from kgate_policy.why import Machine, consider, supports, why
+from kgate_policy.why import (
+    Machine,
+    consider,
+    machines,
+    parse_version,
+    supports,
+    uncovered,
+    why,
+)
 
 FRAMEWORKS = ["torch213", "torch213-cxx11", "torch213-cxx98", "torch212-cxx11", "tvm-ffi01"]
 FRAMEWORKS += ["torch-stable-abi210", "torch-stable-abi213", "torch-stable-abi214"]
@@ -38,7 +46,7 @@ PLAIN = {
 }
 
 
-def machines() -> st.SearchStrategy[Machine]:
+def any_machine() -> st.SearchStrategy[Machine]:
     """Return machines of every backend, with matching versions or none."""
     pairs = st.one_of(
         st.tuples(st.sampled_from(sorted(PLAIN)), st.none()),
@@ -68,7 +76,7 @@ def as_version(version: tuple[int, int] | None) -> Version | None:
 
 
 @settings(max_examples=150, deadline=None)
-@given(machines(), st.lists(st.sampled_from(EVERY), unique=True, max_size=40))
+@given(any_machine(), st.lists(st.sampled_from(EVERY), unique=True, max_size=40))
 def test_the_choice_is_that_of_the_stock_client(machine: Machine, names: list[str]) -> None:
     backend = (
         PLAIN[machine.backend]()
@@ -160,3 +168,29 @@ def test_a_backend_and_its_version_go_together(
 ) -> None:
     with pytest.raises(InvalidInput, match="do not go together"):
         Machine(backend, version)
+
+
+def test_targets_of_a_fleet_become_machines() -> None:
+    fleet = machines(torch="2.13.0+cu130", backend="cuda", version="13.0", gpus=["sm_80", "sm_90"])
+    assert [machine.gpu for machine in fleet] == ["sm_80", "sm_90"]
+    assert fleet[0].torch == (2, 13)
+    assert fleet[0].backend_version == (13, 0)
+    (plain,) = machines(torch=None, backend="cpu", os="darwin", cpu="aarch64")
+    assert (plain.torch, plain.cxx11_abi, plain.gpu) == (None, None, "")
+
+
+@pytest.mark.parametrize("text", ["2", "", "two.1", "2.x", "v2.1"])
+def test_what_is_no_version_is_refused(text: str) -> None:
+    with pytest.raises(InvalidInput, match="not a version"):
+        parse_version(text)
+
+
+def test_machines_that_nothing_would_load_on_are_named() -> None:
+    fleet = machines(torch="2.13", backend="cuda", version="13.0", gpus=["sm_80", "sm_90"])
+    fleet += machines(torch="2.13", backend="rocm", version="7.1", gpus=["gfx942"])
+    assert [m.gpu for m in uncovered([NATIVE], fleet)] == ["gfx942"]
+    assert [m.gpu for m in uncovered([NATIVE], fleet, archs={NATIVE: ("9.0",)})] == [
+        "sm_80",
+        "gfx942",
+    ]
+    assert len(uncovered([], fleet)) == 3
