@@ -96,6 +96,12 @@ class AttestationFinder:
         except InvalidInput:
             return None
 
+    def note(self, name: str, manifest: Digest) -> None:
+        """Remember which files a name meant, once they were verified."""
+        data = manifest.hex.encode("ascii")
+        if self._store.read(_by_name(name)) != data:
+            self._store.write(_by_name(name), data)
+
     def fetch(self, name: str | None, manifest: Digest) -> Attested:
         """Ask the mirror by name, or by manifest where no name is known, and remember the answer.
 
@@ -112,7 +118,7 @@ class AttestationFinder:
             found = Attested(found.manifest, bundles)
         self._store.write(_by_manifest(found.manifest.digest), found.to_bytes())
         if name is not None:
-            self._store.write(_by_name(name), found.manifest.digest.hex.encode("ascii"))
+            self.note(name, found.manifest.digest)
         return found
 
 

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, Final
 from kgate_client.answer import Answer, Cleared, Refused, Trace
 from kgate_client.asked import Mismatch, Place, expect
 from kgate_client.closure import check_closure, mapped_files
+from kgate_client.files import copy_files, digest_files, walk
 from kgate_client.loader import check_name
-from kgate_client.seal import copy_files, digest_files, discard, walk
+from kgate_client.seal import discard
 from kgate_core import strictjson
 from kgate_core.digest import Digest
 from kgate_core.errors import IntegrityError, InvalidInput, KgateError, NotFound, TrustError
@@ -26,7 +27,8 @@ if TYPE_CHECKING:
 
     from kgate_client.asked import Asked
     from kgate_client.attestations import AttestationFinder
-    from kgate_client.seal import SealedStore, Walked
+    from kgate_client.files import Walked
+    from kgate_client.seal import SealedStore
     from kgate_client.trust import TrustKeeper
     from kgate_core.lock import Lock
     from kgate_core.manifest import Manifest
@@ -95,21 +97,21 @@ class Gate:
             # 3.
             walked = walk(path, links_into=place.repo_folder)
             trace.ignored = walked.ignored
-            manifest, staging = self._read(walked, expected, trace, seal=seal)
+            manifest, staging, sealed = self._read(walked, expected, trace, seal=seal)
             trace.manifest = str(manifest.digest)
             # 4.
             with trace.timed("verify"):
                 verdict = self._verify(expected, manifest, trusted, trace)
             # 5.
-            metadata = _read_metadata(staging or path, manifest)
+            metadata = _read_metadata(staging or sealed or path, manifest)
             self._agree(asked, verdict, manifest, metadata, depends)
-            self._agree_libraries(staging or path, manifest)
+            self._agree_libraries(staging or sealed or path, manifest)
             # 6.
-            sealed = None
-            if seal:
+            if staging is not None:
                 with trace.timed("seal"):
-                    sealed = self._keep(staging, walked, manifest, trace)
+                    sealed = self._sealed.keep(staging, manifest)
                 staging = None
+                self._finder.note(_name_of(verdict), manifest.digest)
             return Cleared(trace, verdict, manifest, metadata, sealed)
         except _Stop as stop:
             return Refused(trace, stop.reason, stop.message)
@@ -127,12 +129,20 @@ class Gate:
 
     def _read(
         self, walked: Walked, expected: Expected, trace: Trace, *, seal: bool
-    ) -> tuple[Manifest, Path | None]:
-        """Digest the files; copy them too, unless a sealed copy of them probably exists."""
-        if seal and not self._probably_sealed(expected):
-            return self._copy(walked, trace)
-        with trace.timed("digest"):
-            return digest_files(walked), None
+    ) -> tuple[Manifest, Path | None, Path | None]:
+        """Return the manifest of the files with a new copy, or with one that was there."""
+        if not seal:
+            with trace.timed("digest"):
+                return digest_files(walked), None, None
+        name = _name(expected)
+        known = None if name is None else self._finder.hint(name)
+        if known is not None and self._sealed.path(known.manifest.digest).is_dir():
+            with trace.timed("compare"):
+                sealed = self._sealed.compare(known.manifest, walked)
+            if sealed is not None:
+                return known.manifest, None, sealed
+        manifest, staging = self._copy(walked, trace)
+        return manifest, staging, None
 
     def _copy(self, walked: Walked, trace: Trace) -> tuple[Manifest, Path]:
         with trace.timed("copy"):
@@ -142,11 +152,6 @@ class Gate:
             except BaseException:
                 discard(staging)
                 raise
-
-    def _probably_sealed(self, expected: Expected) -> bool:
-        name = _name(expected)
-        hint = None if name is None else self._finder.hint(name)
-        return hint is not None and self._sealed.path(hint.manifest.digest).is_dir()
 
     def _verify(
         self, expected: Expected, manifest: Manifest, trusted: TrustedRoot, trace: Trace
@@ -260,23 +265,16 @@ class Gate:
                 return
         raise _Stop("not-locked", f"{kernel.repo} {kernel.variant} with these files is not locked")
 
-    def _keep(self, staging: Path | None, walked: Walked, manifest: Manifest, trace: Trace) -> Path:
-        if staging is None:
-            try:
-                return self._sealed.check(manifest)
-            except IntegrityError:
-                # No copy yet, or one that is not to be relied on: make our own.
-                copied, staging = self._copy(walked, trace)
-                if copied != manifest:
-                    discard(staging)
-                    raise IntegrityError("the files changed while they were read") from None
-        return self._sealed.keep(staging, manifest)
-
 
 def _name(expected: Expected) -> str | None:
     if expected.repo is None or expected.revision is None:
         return None
     return f"{expected.repo}/{expected.revision}/{expected.variant}"
+
+
+def _name_of(verdict: Verified) -> str:
+    kernel = verdict.vsa.kernel
+    return f"{kernel.repo}/{kernel.revision}/{kernel.variant}"
 
 
 def _read_metadata(directory: Path, manifest: Manifest) -> dict[str, Any]:

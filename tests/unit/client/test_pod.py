@@ -261,20 +261,6 @@ def test_no_room_for_a_private_copy_is_a_refusal(
     assert _refusal(pod, _ask(files, Library())) == "cannot-seal"
 
 
-def test_files_that_change_between_two_reads_are_refused(
-    files: PodFiles, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    _build(files).load(_ask(files, Library()))
-    sealed = next((files.cache / "sealed").iterdir())
-    sealed.chmod(0o700)
-    (sealed / "added").write_text("")
-    pod = _build(files)
-    monkeypatch.setattr("kgate_client.gate.copy_files", lambda *_: manifest_of(FILES))
-
-    assert _refusal(pod, _ask(files, Library())) == "integrity"
-    assert "changed while they were read" in _reports(files)[-1]["message"]
-
-
 def test_metadata_swapped_after_it_was_digested_is_refused(
     files: PodFiles, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from kgate_client import seal
-from kgate_client.seal import SealedStore, copy_files, digest_files, discard, is_private, walk
+from kgate_client import files as files_module
+from kgate_client.files import copy_files, digest_files, walk
+from kgate_client.seal import SealedStore, discard, is_private
 from kgate_core.errors import IntegrityError
 from tests.trustkit import FILES, manifest_of
 
@@ -57,7 +58,7 @@ def test_one_file_and_a_thousand_are_read_alike(tmp_path: Path) -> None:
 def test_a_file_larger_than_the_buffer_is_read_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(seal, "CHUNK", 1000)
+    monkeypatch.setattr(files_module, "CHUNK", 1000)
     files = {"a": os.urandom(10_001), "b": b""}
     store = SealedStore(tmp_path / "sealed")
     staging = store.stage()
@@ -120,15 +121,15 @@ def test_a_name_that_file_systems_confuse_is_refused(variant: Path) -> None:
 
 
 def test_depth_number_and_size_are_bounded(variant: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(seal, "MAX_DEPTH", 0)
+    monkeypatch.setattr(files_module, "MAX_DEPTH", 0)
     with pytest.raises(IntegrityError, match="nested deeper"):
         walk(variant)
-    monkeypatch.setattr(seal, "MAX_DEPTH", 32)
-    monkeypatch.setattr(seal, "MAX_FILES", 2)
+    monkeypatch.setattr(files_module, "MAX_DEPTH", 32)
+    monkeypatch.setattr(files_module, "MAX_FILES", 2)
     with pytest.raises(IntegrityError, match="more than 2 files"):
         walk(variant)
-    monkeypatch.setattr(seal, "MAX_FILES", 10)
-    monkeypatch.setattr(seal, "MAX_TOTAL", 8)
+    monkeypatch.setattr(files_module, "MAX_FILES", 10)
+    monkeypatch.setattr(files_module, "MAX_TOTAL", 8)
     with pytest.raises(IntegrityError, match="more than 8 bytes"):
         walk(variant)
 
@@ -137,7 +138,7 @@ def test_a_file_that_grows_while_it_is_read_is_given_up(
     variant: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     walked = walk(variant)
-    monkeypatch.setattr(seal, "MAX_TOTAL", 8)
+    monkeypatch.setattr(files_module, "MAX_TOTAL", 8)
 
     with pytest.raises(IntegrityError, match="grew beyond"):
         digest_files(walked)
