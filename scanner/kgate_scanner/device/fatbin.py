@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
 MAGIC: Final = 0xBA55ED50
 MAGIC_PATTERN: Final = literal(MAGIC.to_bytes(4, "little"))
-SECTIONS: Final = frozenset({".nv_fatbin", "__nv_relfatbin", ".nvFatBin"})
 _RELOCATABLE_SECTION: Final = "__nv_relfatbin"
+SECTIONS: Final = frozenset({".nv_fatbin", _RELOCATABLE_SECTION})
 _VERSION: Final = 1
 
 CONTAINER: Final = struct.Struct("<IHHQ")

@@ -188,8 +188,8 @@ class DeviceScan:
 
     @property
     def targets(self) -> tuple[str, ...]:
-        """The distinct targets, sorted."""
-        return tuple(sorted({image.target for image in self.images}))
+        """The distinct targets, sorted; images that name none are left out."""
+        return tuple(sorted({image.target for image in self.images} - {""}))
 
     @property
     def kernel_count(self) -> int:

@@ -40,7 +40,7 @@ class DeviceLimits:
     """Findings of one file; the rest is counted."""
     candidates: int = 4096
     """Places outside known sections that are looked at more closely."""
-    in_flight_bytes: int = 96 * MIB
+    in_flight_bytes: int = 48 * MIB
     """Bytes of images that are held in memory at once; one larger image is held alone."""
 
     def expansion_budget(self, file_bytes: int) -> int:
