@@ -29,6 +29,8 @@ COMMANDS: Final[dict[str, str]] = {
     "scan": "Look into a library, a kernel, a wheel or a folder, down to the GPU code.",
     "sbom": "Print the CycloneDX SBOM of a mirrored kernel or of a path.",
     "verify": "Check a kernel against its signatures, in numbered steps.",
+    "why": "Say which variant would load on a machine, or why none.",
+    "preflight": "Say which locked kernels an image upgrade would lose.",
     "revoke": "Pull a kernel back: nothing loads it from now on.",
     "reinstate": "Take a revocation back.",
     "trust": "Show, refresh and update the trust metadata.",

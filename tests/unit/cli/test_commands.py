@@ -295,3 +295,30 @@ def test_without_the_root_key_nothing_is_revoked(
     assert code == 4
     assert "root.pem" in err
     assert run(site, capsys, "verify", REPO)[0] == 0
+
+
+def test_why_names_the_variant_or_the_rule_in_the_way(
+    site: Site, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, said = run_json(site, capsys, "why", REPO, "--torch", "2.13")
+    assert (code, said["answers"][0]["loads"]) == (0, "torch-cpu")
+    code, out, _ = run(site, capsys, "why", "acme/json-kernel", "--torch", "2.13")
+    assert code == 1
+    assert "metadata-id-safe" in out
+    assert run(site, capsys, "why", REPO, "--torch", "2.13", "--cuda", "13.0")[0] == 1
+
+
+def test_preflight_names_what_an_upgrade_would_lose(
+    site: Site, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(site, capsys, "preflight", "--torch", "2.14")[0] == 0
+    code, said = run_json(site, capsys, "preflight", "--torch", "2.14", "--cuda", "13.2")
+    assert code == 1
+    assert {item["kernel"] for item in said["lost"]} == {f"{REPO}@v1", "acme/json-kernel@v1"}
+
+
+def test_a_machine_with_cuda_and_rocm_is_a_usage_error(
+    site: Site, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("preflight", "--torch", "2.13", "--cuda", "13.0", "--rocm", "7.1")
+    assert run(site, capsys, *words)[0] == 2
