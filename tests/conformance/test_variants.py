@@ -11,6 +11,7 @@ from kernels.variants import parse_variant
 
 from kgate_core.errors import InvalidInput
 from kgate_core.kernel import Framework, Variant
+from tests.steady import STEADY
 
 FRAMEWORKS = ["torch29-cxx11", "torch213-cxx98", "torch210", "torch-stable-abi211", "tvm-ffi01"]
 BACKENDS = ["cu130", "cu118", "rocm64", "xpu20252", "cann85", "cpu", "metal", "neuron", "tpu"]
@@ -70,7 +71,7 @@ def test_every_form_that_the_client_builds_is_read_alike(text: str) -> None:
     assert parse_variant(text).variant_str == text
 
 
-@settings(max_examples=400)
+@settings(STEADY, max_examples=400)
 @given(names)
 def test_nothing_is_read_differently_and_nothing_is_read_that_the_client_rejects(text: str) -> None:
     try:

@@ -23,6 +23,7 @@ from kgate_core.tuf import canonical
 from kgate_core.verify import Expected, Rejected, Verified, verify
 from kgate_core.vsa import Vsa
 from kgate_signer.trustwriter import TrustSet
+from tests.steady import STEADY
 from tests.trustkit import EXPERIMENTAL, KERNEL, NOW, make_trust, manifest_of
 from tests.unit.core.test_evidence import DECISION, REPORT
 from tests.unit.core.test_lock import RELU
@@ -112,7 +113,7 @@ READERS: dict[str, tuple[Callable[[bytes], object], bytes]] = {
 
 @pytest.mark.parametrize("name", READERS)
 @given(data=st.data())
-@settings(max_examples=150)
+@settings(STEADY, max_examples=150)
 def test_a_mutated_document_is_read_or_refused(name: str, data: st.DataObject) -> None:
     read, good = READERS[name]
     mutated = data.draw(mutations(good))
@@ -122,7 +123,7 @@ def test_a_mutated_document_is_read_or_refused(name: str, data: st.DataObject) -
 
 @pytest.mark.parametrize("name", READERS)
 @given(noise=st.binary(max_size=200))
-@settings(max_examples=50)
+@settings(STEADY, max_examples=50)
 def test_noise_is_refused(name: str, noise: bytes) -> None:
     read, _ = READERS[name]
     with pytest.raises(KgateError):
@@ -130,7 +131,7 @@ def test_noise_is_refused(name: str, noise: bytes) -> None:
 
 
 @given(mutations(PAYLOAD), st.integers(0, 10))
-@settings(max_examples=200)
+@settings(STEADY, max_examples=200)
 def test_a_mutated_statement_signed_by_the_right_key_gets_a_verdict(
     payload: bytes, copies: int
 ) -> None:
@@ -148,7 +149,7 @@ def test_a_mutated_statement_signed_by_the_right_key_gets_a_verdict(
 
 @pytest.mark.parametrize("name", ["1.root.json", "timestamp.json", "snapshot.json", "targets.json"])
 @given(data=st.data())
-@settings(max_examples=100)
+@settings(STEADY, max_examples=100)
 def test_mutated_trust_metadata_is_refused_even_if_signed(name: str, data: st.DataObject) -> None:
     # Signed anew by the right key: only its content can be at fault.
     mutated = json.loads(data.draw(mutations(KIT.trust.files[name])))
@@ -164,6 +165,7 @@ def test_mutated_trust_metadata_is_refused_even_if_signed(name: str, data: st.Da
         assert trust.load(NOW).expires > NOW
 
 
+@STEADY
 @given(st.binary(max_size=120))
 def test_noise_is_no_key(noise: bytes) -> None:
     for read in (PublicKey.from_der, PublicKey.from_pem, PublicKey.from_ed25519_raw):
@@ -172,7 +174,7 @@ def test_noise_is_no_key(noise: bytes) -> None:
 
 
 @given(st.integers(0, 10_000), st.binary(min_size=1, max_size=8))
-@settings(max_examples=300)
+@settings(STEADY, max_examples=300)
 def test_a_damaged_timestamp_dates_nothing_else(place: int, noise: bytes) -> None:
     good = response()
     at = place % len(good)

@@ -9,12 +9,14 @@ from hypothesis import strategies as st
 from kgate_core.der import Node
 from kgate_core.errors import InvalidInput
 from kgate_signer import der
+from tests.steady import STEADY
 
 
 def parse(text: str) -> Node:
     return Node.parse(bytes.fromhex(text))
 
 
+@STEADY
 @given(st.binary(max_size=300))
 def test_what_is_written_is_read_back(content: bytes) -> None:
     written = der.value(der.OCTETS, content)
@@ -24,11 +26,13 @@ def test_what_is_written_is_read_back(content: bytes) -> None:
     ] * 2
 
 
+@STEADY
 @given(st.integers(0, 2**70))
 def test_numbers_are_read_back(number: int) -> None:
     assert Node.parse(der.integer(number)).integer() == number
 
 
+@STEADY
 @given(st.binary(max_size=64))
 def test_any_bytes_are_a_value_or_refused(data: bytes) -> None:
     try:

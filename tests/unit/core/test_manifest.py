@@ -13,6 +13,7 @@ from kgate_core import strictjson
 from kgate_core.digest import Digest
 from kgate_core.errors import InvalidInput
 from kgate_core.manifest import FileEntry, Manifest, check_path
+from tests.steady import STEADY
 from tests.trustkit import FILES, manifest_of
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ def test_canonical_bytes_never_change_between_releases() -> None:
     assert (manifest.size, list(manifest.by_path)) == (21, ["__init__.py", "layers/__init__.py"])
 
 
+@STEADY
 @given(st.dictionaries(paths, st.binary(max_size=8), min_size=1, max_size=8), st.randoms())
 def test_equal_files_give_equal_bytes_in_any_order(
     files: dict[str, bytes], random_: random.Random

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from kgate_core import strictjson
 from kgate_core.errors import InvalidInput
+from tests.steady import STEADY
 
 LIMIT = 2**53 - 1
 _keys = st.text(st.characters(max_codepoint=0xFFFF, exclude_categories=["Cs"]), max_size=8)
@@ -35,6 +36,7 @@ def refused(text: str | bytes, **options: Any) -> str:
     return caught.value.message
 
 
+@STEADY
 @given(values)
 def test_canonical_bytes_are_read_back_as_the_same_value(value: Any) -> None:
     data = strictjson.dumps(value)

@@ -13,6 +13,7 @@ from kgate_core.errors import InvalidInput, TrustError
 from kgate_core.keys import Algorithm, PublicKey
 from kgate_core.tuf import Metadata, Role, Root, canonical, check_listed, key_to_json, parse_keys
 from kgate_signer.keys import FileKey
+from tests.steady import STEADY
 from tests.trustkit import NOW, make_trust
 from tests.unit.core.test_strictjson import values
 
@@ -30,6 +31,7 @@ def edited(data: bytes, *path: str | int, value: Any) -> bytes:
     return json.dumps(document).encode()
 
 
+@STEADY
 @given(values)
 def test_canonical_bytes_are_those_of_the_reference_implementation(value: Any) -> None:
     assert canonical(value).decode() == encode_canonical(value)
