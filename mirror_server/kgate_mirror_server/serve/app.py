@@ -95,7 +95,7 @@ class ServeApp:
                 await send({"type": "websocket.close", "code": 1000})
 
     async def _respond(self, request: Request, send: Watched) -> None:
-        parts = request.segments() or []
+        parts = request.segments or []
         try:
             answer = await self._answer(request, parts, send)
         except KgateError as exc:
@@ -145,8 +145,8 @@ class ServeApp:
 
     async def _live(self, receive: Receive, send: Send) -> None:
         await receive()
-        await asyncio.to_thread(self.turn, time.monotonic())
-        watching = asyncio.create_task(self._watch())
+        await asyncio.to_thread(self.begin)
+        watching = asyncio.create_task(self.watch())
         await send({"type": "lifespan.startup.complete"})
         await receive()
         watching.cancel()
@@ -154,7 +154,12 @@ class ServeApp:
             await watching
         await send({"type": "lifespan.shutdown.complete"})
 
-    async def _watch(self) -> None:
+    def begin(self) -> None:
+        """Take the first snapshot."""
+        self.turn(time.monotonic())
+
+    async def watch(self) -> None:
+        """Look for changes until cancelled."""
         while True:
             await asyncio.sleep(self._settings.poll_seconds)
             await asyncio.to_thread(self.turn, time.monotonic())

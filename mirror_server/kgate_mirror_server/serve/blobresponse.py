@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 from kgate_core.errors import IntegrityError, NotFound
 from kgate_mirror_server.serve.ranges import Span, Unsatisfiable, parse_ranges
 from kgate_mirror_server.serve.settings import SendFile
-from kgate_mirror_server.serve.wire import Answer, Header, error
+from kgate_mirror_server.serve.wire import FILE_RANGE, PATHSEND, Answer, Header, error
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -104,7 +104,8 @@ class BlobSender:
             answer = error(416, f"the file has {file.size} bytes", whole, *headers)
             return await _send(answer, request, send)
         if isinstance(spans, tuple):
-            await _send_parts(send, data, path, file.size, spans, common)
+            direct = self.how is SendFile.PATHSEND and request.offers(FILE_RANGE)
+            await _send_parts(send, data, path, file.size, spans, common, direct=direct)
             return 206
         await self._send_whole(request, send, data, path, file.size, common)
         return 200
@@ -138,11 +139,10 @@ class BlobSender:
         headers: tuple[Header, ...],
     ) -> None:
         await _start(send, 200, (_TYPE, (b"content-length", b"%d" % size), *headers))
-        offered = "http.response.pathsend" in request.scope.get("extensions", {})
         if path is None:
             await send({"type": "http.response.body", "body": data or b""})
-        elif self.how is SendFile.PATHSEND and offered:
-            await send({"type": "http.response.pathsend", "path": str(path)})
+        elif self.how is SendFile.PATHSEND and request.offers(PATHSEND):
+            await send({"type": PATHSEND, "path": str(path)})
         else:
             await _send_spans(send, path, [(b"", Span(0, size))])
             await send({"type": "http.response.body", "body": b""})
@@ -155,6 +155,8 @@ async def _send_parts(
     size: int,
     spans: tuple[Span, ...],
     headers: tuple[Header, ...],
+    *,
+    direct: bool,
 ) -> None:
     if len(spans) == 1:
         kind: tuple[Header, ...] = (
@@ -170,6 +172,11 @@ async def _send_parts(
         tail = b"\r\n--" + boundary + b"--\r\n"
     length = sum(len(head) + span.size for head, span in pieces) + len(tail)
     await _start(send, 206, (*kind, (b"content-length", b"%d" % length), *headers))
+    if path is not None and direct and len(spans) == 1:
+        await send(
+            {"type": FILE_RANGE, "path": str(path), "start": spans[0].start, "end": spans[0].end}
+        )
+        return
     if path is None:
         whole = data or b""
         body = b"".join(head + whole[span.start : span.end] for head, span in pieces)

@@ -108,14 +108,14 @@ class HubApi:
     def _next_page(self, request: Request, query: dict[str, str], start: int) -> Header:
         fields = {**query, "cursor": str(start)}
         text = "&".join(f"{quote(key)}={quote(value, safe='')}" for key, value in fields.items())
-        raw = request.scope.get("raw_path") or request.scope["path"].encode()
+        path = "".join("/" + quote(part, safe="") for part in request.segments or ())
         base = self._public_url
         if not base:
             host = request.header(b"host") or ""
             if not host or any(char in host for char in '<>"\\ /'):
                 raise InvalidInput("the Host header is missing or malformed")
             base = f"{request.scope.get('scheme', 'http')}://{host}"
-        url = f"{base}{raw.split(b'?', 1)[0].decode('ascii', 'replace')}?{text}"
+        url = f"{base}{path}?{text}"
         return (b"link", f'<{url}>; rel="next"'.encode("ascii", "replace"))
 
 

@@ -16,7 +16,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import structlog
 from granian.constants import HTTPModes, Interfaces, Loops
@@ -29,13 +29,13 @@ from kgate_mirror_server.catalog.tokens import SqlTokens
 from kgate_mirror_server.serve.access import OpenAccess, TokenAccess
 from kgate_mirror_server.serve.app import create_app
 from kgate_mirror_server.serve.jwts import AccountGrant, JwtAccess
+from kgate_mirror_server.serve.rsgi import RsgiApp
 from kgate_mirror_server.store.disk import DiskStore
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from kgate_mirror_server.serve.access import Access
-    from kgate_mirror_server.serve.app import ServeApp
     from kgate_mirror_server.serve.settings import ServeSettings, TlsFiles
 
 HEADER_TIMEOUT = 10_000  # milliseconds that a client may take for its request headers
@@ -71,7 +71,7 @@ def _run(
         "kgate",
         address=settings.host,
         port=settings.port,
-        interface=Interfaces.ASGI,
+        interface=Interfaces.RSGI,
         workers=settings.workers,
         loop=Loops.auto,
         http=HTTPModes.http1,
@@ -92,7 +92,8 @@ def _run(
     if settings.tls is not None:
         server.on_startup(partial(_watch_files, server, settings.tls))
     try:
-        server.serve(target_loader=partial(load, settings, refresh), wrap_loader=False)
+        loader: Callable[[], Any] = partial(load, settings, refresh)
+        server.serve(target_loader=loader, wrap_loader=False)
     except (SystemExit, RuntimeError, OSError) as exc:
         reason = next(iter(str(exc).splitlines()), "")
         raise KgateError(
@@ -101,20 +102,21 @@ def _run(
         ) from exc
 
 
-def load(settings: ServeSettings, refresh: Callable[[], None] | None) -> ServeApp:
+def load(settings: ServeSettings, refresh: Callable[[], None] | None) -> RsgiApp:
     """Build the application inside a worker, logging JSON lines to stderr."""
     if not structlog.is_configured():
         log_json()
     if refresh is not None:
         refresh = OnlyOne(settings.trust / ".refresh.lock", refresh)
     catalog = SqlCatalog(settings.database)
-    return create_app(
+    app = create_app(
         catalog,
         DiskStore(settings.store),
         settings,
         access=open_access(catalog, settings),
         refresh=refresh,
     )
+    return RsgiApp(app)
 
 
 def open_access(catalog: SqlCatalog, settings: ServeSettings) -> Access:

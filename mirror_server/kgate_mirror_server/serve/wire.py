@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qsl, unquote_to_bytes
 
@@ -23,9 +24,14 @@ if TYPE_CHECKING:
 
 Header = tuple[bytes, bytes]
 
+PATHSEND: Final = "http.response.pathsend"
+"""The ASGI extension by which the server sends a whole file."""
+FILE_RANGE: Final = "kgate.response.filerange"
+"""Our own, by which it sends a part of one: path, start and end (exclusive); see `rsgi`."""
 MAX_PATH: Final = 4096  # bytes of a raw path; a manifest path has at most 1,024
 MAX_QUERY: Final = 4096  # bytes of a query string
 MAX_FIELDS: Final = 100  # fields in one query string
+_BRANCH: Final = "/refs/heads/"
 _JSON: Final = (b"content-type", b"application/json; charset=utf-8")
 _NOSNIFF: Final = (b"x-content-type-options", b"nosniff")
 
@@ -47,16 +53,26 @@ class Request:
         """True if only the headers are wanted."""
         return self.method == "HEAD"
 
+    def offers(self, extension: str) -> bool:
+        """Return whether the server has an extension."""
+        return extension in self.scope.get("extensions", ())
+
+    @cached_property
+    def headers(self) -> dict[bytes, bytes | None]:
+        """Headers by lower-case name; None for one that came more than once."""
+        found: dict[bytes, bytes | None] = {}
+        for name, value in self.scope["headers"]:
+            found[name] = None if name in found else value
+        return found
+
     def header(self, name: bytes) -> str | None:
         """Return a header that came exactly once (name in lower case), or None."""
-        values = [value for key, value in self.scope["headers"] if key == name]
-        if len(values) != 1:
-            return None
-        return bytes(values[0]).decode("latin-1").strip()
+        value = self.headers.get(name)
+        return None if value is None else bytes(value).decode("latin-1").strip()
 
     def has(self, name: bytes) -> bool:
         """Return whether a header came at all."""
-        return any(key == name for key, _ in self.scope["headers"])
+        return name in self.headers
 
     def query(self) -> dict[str, str]:
         """Return the query's fields, the last of each name; raises InvalidInput."""
@@ -70,13 +86,24 @@ class Request:
         except ValueError as exc:
             raise InvalidInput("a query that is not URL-encoded") from exc
 
+    @cached_property
     def segments(self) -> list[str] | None:
         """Return the path's decoded segments; None if it is too long or not clean text.
 
         A segment may hold a slash that was written as `%2F`. Dots mean nothing here: what is
         asked for is looked up by its exact name.
         """
-        raw: bytes = self.scope.get("raw_path") or self.scope["path"].encode("utf-8", "replace")
+        raw: bytes | None = self.scope.get("raw_path")
+        if raw is None:
+            # Decoded by the server. `refs%2Fheads%2Fv1` has come apart then.
+            path: str = self.scope["path"]
+            if len(path) > MAX_PATH or not path.startswith("/") or not path.isprintable():
+                return None
+            if _BRANCH not in path:
+                return path[1:].split("/")
+            before, _, after = path[1:].partition(_BRANCH)
+            branch, *rest = after.split("/")
+            return [*before.split("/"), f"{_BRANCH[1:]}{branch}", *rest]
         raw = raw.split(b"?", 1)[0]
         if len(raw) > MAX_PATH or not raw.startswith(b"/"):
             return None

@@ -1,0 +1,152 @@
+"""Puts the ASGI application on granian's own interface, RSGI, which sends files and ranges itself.
+
+One message for a small answer instead of two, and a range of a file as fast as the whole.
+Specification: RSGI 1.6 of granian. Nothing is decided here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from granian._granian import RSGIProtocolClosed as ProtocolClosed
+
+from kgate_mirror_server.serve.wire import FILE_RANGE, PATHSEND
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterable
+
+    from kgate_mirror_server.serve.app import ServeApp
+    from kgate_mirror_server.serve.wire import Message
+
+_EXTENSIONS: Final[dict[str, dict[str, str]]] = {PATHSEND: {}, FILE_RANGE: {}}
+
+Headers = list[tuple[str, str]]
+
+
+class _Scope(Protocol):
+    proto: str
+    http_version: str
+    scheme: str
+    method: str
+    path: str
+    query_string: str
+    authority: str | None
+    client: str
+
+    @property
+    def headers(self) -> Any: ...  # noqa: ANN401  # granian's own mapping
+
+
+class _Stream(Protocol):
+    async def send_bytes(self, data: bytes) -> None: ...
+
+
+class _Connection(Protocol):
+    def __aiter__(self) -> AsyncIterator[bytes]: ...
+    def response_empty(self, status: int, headers: Headers) -> None: ...
+    def response_bytes(self, status: int, headers: Headers, body: bytes) -> None: ...
+    def response_file(self, status: int, headers: Headers, file: str) -> None: ...
+    def response_file_range(
+        self, status: int, headers: Headers, file: str, start: int, end: int
+    ) -> None: ...
+    def response_stream(self, status: int, headers: Headers) -> _Stream: ...
+
+
+class RsgiApp:
+    """The application as granian calls it."""
+
+    def __init__(self, app: ServeApp) -> None:
+        self._app = app
+        self._watching: asyncio.Task[None] | None = None
+
+    def __rsgi_init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Take the first snapshot before the first request, then keep looking."""
+        self._app.begin()
+        self._watching = loop.create_task(self._app.watch())
+
+    def __rsgi_del__(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Stop looking."""
+        if self._watching is not None:
+            self._watching.cancel()
+            with suppress(asyncio.CancelledError):
+                loop.run_until_complete(self._watching)
+
+    async def __rsgi__(self, scope: _Scope, connection: _Connection) -> None:
+        """Answer one request."""
+        if scope.proto != "http":
+            return
+        exchange = _Exchange(connection)
+        with suppress(ProtocolClosed):  # the client went away
+            await self._app(_translate(scope), exchange.receive, exchange.send)
+
+
+class _Exchange:
+    """One request's body and answer, between the two interfaces."""
+
+    def __init__(self, connection: _Connection) -> None:
+        self._connection = connection
+        self._chunks: AsyncIterator[bytes] | None = None
+        self._status = 0
+        self._headers: Headers = []
+        self._stream: _Stream | None = None
+
+    async def receive(self) -> Message:
+        """Return the next part of the body."""
+        if self._chunks is None:
+            self._chunks = self._connection.__aiter__()
+        async for chunk in self._chunks:
+            return {"type": "http.request", "body": bytes(chunk), "more_body": True}
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(self, message: Message) -> None:
+        """Send a part of the answer; the head goes out with the first of the body."""
+        match message["type"]:
+            case "http.response.start":
+                self._status = message["status"]
+                self._headers = [
+                    (name.decode("latin-1"), value.decode("latin-1"))
+                    for name, value in message["headers"]
+                ]
+            case "http.response.body":
+                await self._send_body(
+                    message.get("body", b""), more=message.get("more_body", False)
+                )
+            case "http.response.pathsend":
+                self._connection.response_file(self._status, self._headers, message["path"])
+            case _:  # kgate.response.filerange
+                self._connection.response_file_range(
+                    self._status, self._headers, message["path"], message["start"], message["end"]
+                )
+
+    async def _send_body(self, body: bytes, *, more: bool) -> None:
+        if self._stream is None and not more:
+            if body:
+                self._connection.response_bytes(self._status, self._headers, body)
+            else:
+                self._connection.response_empty(self._status, self._headers)
+            return
+        if self._stream is None:
+            self._stream = self._connection.response_stream(self._status, self._headers)
+        if body:
+            await self._stream.send_bytes(body)
+
+
+def _translate(scope: _Scope) -> dict[str, Any]:
+    headers: Iterable[tuple[str, str]] = scope.headers.items()
+    pairs = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers]
+    if scope.authority is not None:
+        pairs.append((b"host", scope.authority.encode("latin-1", "replace")))
+    return {
+        "type": "http",
+        "asgi": {"version": "3.0"},
+        "http_version": scope.http_version,
+        "method": scope.method,
+        "scheme": scope.scheme,
+        "path": scope.path,
+        "query_string": scope.query_string.encode("latin-1", "replace"),
+        "headers": pairs,
+        "client": scope.client,
+        "extensions": _EXTENSIONS,
+    }
