@@ -11,7 +11,7 @@ from kgate_core.lock import Lock
 from kgate_mirror_server.app import Mirror
 from kgate_mirror_server.bundle.upstream import CarriedUpstream
 from kgate_mirror_server.config import Upstream
-from kgate_mirror_server.resolve import Source
+from kgate_mirror_server.resolve import Source, require_lock
 from kgate_mirror_server.sync import SyncResult, sync
 
 if TYPE_CHECKING:
@@ -46,7 +46,8 @@ def admit_carried(
         # One store and one catalog: the copy differs in what is pinned only.
         site.store, site.catalog, site.policy = mirror.store, mirror.catalog, mirror.policy
         source = Source(CarriedUpstream(origin, items, files), mirror.store, progress)
-        lock = Lock(tuple(item.locked for item in items))
+        # Pins that no lock covers are passed over in silence: here each must be covered.
+        lock = require_lock(Lock(tuple(item.locked for item in items)), config)
         result = sync(site, lock, source, now, tell=tell)
         total.kernels += result.kernels
         total.failures += result.failures

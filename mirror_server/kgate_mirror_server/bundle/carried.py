@@ -88,6 +88,7 @@ class Carried:
                 for variant in item.variants
             },
             item.depends,
+            self.pin.variants,
         )
 
     def to_bytes(self) -> bytes:

@@ -20,11 +20,9 @@ from kgate_mirror_server.bundle.receipts import Receipt
 from kgate_mirror_server.bundle.receiving import Received, receive
 from kgate_mirror_server.bundle.senders import Opened, Seen, open_bundle, senders, with_held
 from kgate_mirror_server.bundle.upstream import StoredBytes
+from kgate_mirror_server.revocation import revoke
 from kgate_mirror_server.store.disk import DiskStore
 from kgate_mirror_server.sync import SyncResult, refresh_trust
-from kgate_mirror_server.trustfiles import read_pinned, read_trust, write_trust
-from kgate_signer.trustchanges import revoke_digest
-from kgate_signer.trustwriter import Offline, refresh_timestamp
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -149,22 +147,15 @@ def _revoke(mirror: Mirror, opened: Opened, now: datetime) -> tuple[Digest, ...]
     }
     if not new:
         return ()
-    folder = mirror.config.path(mirror.config.trust)
     try:
-        root = mirror.key(mirror.config.keys.root)
-    except KgateError as exc:
+        for digest, said in sorted(new.items()):
+            revoke(mirror, str(digest), f"{said.reason} (revoked by {opened.document.site})", now)
+    except TrustError as exc:
         raise TrustError(
             f"{opened.document.site} revoked {len(new)} digests, and the root key that must sign"
             f" this here cannot be used: {exc.message}",
             hint="bring the root key (keys.root) and run this again: nothing was published",
         ) from exc
-    trust = read_trust(folder)
-    offline = Offline(read_pinned(folder), (root,))
-    for digest, said in sorted(new.items()):
-        reason = f"{said.reason} (revoked by {opened.document.site})"
-        trust = revoke_digest(trust, digest, reason, offline, now=now)
-    timestamp = mirror.key(mirror.config.keys.timestamp)
-    write_trust(folder, refresh_timestamp(trust, timestamp, now=now))
     return tuple(sorted(new))
 
 
