@@ -43,6 +43,7 @@ class Collection:
     findings: list[Finding] = field(default_factory=list)
     complete: bool = True
     _folded: set[str] = field(default_factory=set)
+    _full: bool = False
 
     def read_manifest(self) -> Manifest:
         """Read and digest all files; raises InvalidInput if there are none."""
@@ -67,6 +68,12 @@ class Collection:
 
     def add(self, name: str, place: Path) -> None:
         """Take in one regular file under a name; what is wrong with either is a finding."""
+        if len(self.files) >= MAX_FILES:
+            if not self._full:
+                seen = f"more than {MAX_FILES} files: this one and all after it were not read"
+                self.leave_out(rules.TOO_LARGE.finding(printable(name), seen))
+            self._full = True
+            return
         try:
             self._check_name(name)
             size = place.stat().st_size
@@ -84,8 +91,6 @@ class Collection:
         check_path(name)
         if _folded(name) in self._folded:
             raise InvalidInput("another file has the same name on some file systems")
-        if len(self.files) >= MAX_FILES:
-            raise InvalidInput(f"more than {MAX_FILES} files")
 
     def leave_out(self, finding: Finding) -> None:
         """Record a file that is not scanned: the scan is not complete."""

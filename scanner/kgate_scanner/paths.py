@@ -6,15 +6,18 @@ a registry or an upstream offers is fetched elsewhere.
 
 from __future__ import annotations
 
+import os
 import tempfile
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from kgate_core.errors import InvalidInput, NotFound
 from kgate_core.kernel import Variant
+from kgate_core.manifest import MAX_FILES
 from kgate_scanner.collection import Collection, collect_directory, collect_wheel
 from kgate_scanner.files import METADATA
 from kgate_scanner.scan import DEFAULT_LIMITS, inspect_files, report_on
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
 
 _BUILD: Final = "build"
 _SNAPSHOTS: Final = "snapshots"
+_NOT_REST: Final = frozenset({_BUILD, ".git"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,14 +88,31 @@ def _scan_directory(path: Path, name: str, limits: ScanLimits) -> Iterator[Scann
             yield from _scan_directory(snapshot, _joined(name, _SNAPSHOTS, snapshot.name), limits)
         return
     builds = _builds(path)
-    rest = collect_directory(path, skip=frozenset({_BUILD, ".git"}) if builds else frozenset())
-    if rest.files:
-        yield _scan_collection(rest, name, None, limits)
+    yield from _scan_rest(path, name, _NOT_REST if builds else frozenset(), limits)
     for build in builds:
         found = collect_directory(build)
         if found.files:
             inner = _joined(name, _BUILD, build.name)
             yield _scan_collection(found, inner, Variant.parse(build.name), limits)
+
+
+def _scan_rest(
+    path: Path, name: str, skip: frozenset[str], limits: ScanLimits
+) -> Iterator[Scanned]:
+    inner = sorted(entry.name for entry in path.iterdir() if entry.is_dir())
+    large = bool(inner) and _is_large(path)
+    rest = collect_directory(path, skip=frozenset(inner) if large else skip)
+    if rest.files:
+        yield _scan_collection(rest, name, None, limits)
+    # Too many files for one manifest: each directory inside is a thing of its own.
+    for directory in (path / entry for entry in inner if large and entry not in skip):
+        if not directory.is_symlink():
+            yield from _scan_directory(directory, _joined(name, directory.name), limits)
+
+
+def _is_large(path: Path) -> bool:
+    files = (None for _, _, names in os.walk(path) for _ in names)
+    return next(islice(files, MAX_FILES, None), "few") is None
 
 
 def _scan_collection(

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final
 
 from kgate_scanner import rules_python as rules
 from kgate_scanner.python_walk import Reader
+from kgate_scanner.strings import credential_names
 
 if TYPE_CHECKING:
     from kgate_core.evidence import Facts, Finding
@@ -67,7 +68,8 @@ def read_python(data: memoryview, path: str) -> PythonFacts:
         found.append(rules.UNREAD.finding(path, "nested deeper than the parser goes"))
         return PythonFacts({"encoding": encoding}, tuple(found), complete=False)
     reader = Reader(path)
-    reader.read(tree)
+    # One search of the whole text spares one for each constant of nearly every file.
+    reader.read(tree, secrets=bool(credential_names(text)))
     facts: Facts = {
         "encoding": encoding,
         "lines": text.count("\n") + 1,

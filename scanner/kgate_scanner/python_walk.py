@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from kgate_scanner import rules_python as rules
 from kgate_scanner.python_calls import DECODERS, EFFECTS, rule_for
+from kgate_scanner.python_tree import placed
 from kgate_scanner.strings import credential_names
 
 if TYPE_CHECKING:
@@ -34,7 +35,6 @@ _KERNEL_DECORATORS: Final = {
     "nki.jit": "nki",
     "neuronxcc.nki.jit": "nki",
 }
-_FUNCTIONS: Final = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
 _RUN: Final = frozenset({"exec", "eval", "compile", "builtins.exec", "builtins.eval"})
 _LOADERS: Final = frozenset({"__import__", "importlib.import_module", "builtins.__import__"})
 _SYS_TABLES: Final = frozenset({"sys.modules", "sys.meta_path", "sys.path_hooks", "sys.path"})
@@ -55,12 +55,20 @@ class Reader:
         self._decoded: Final[set[str]] = set()
         self._said: Final[set[tuple[str, int, str]]] = set()
 
-    def read(self, tree: ast.Module) -> None:
-        """Collect names first, then look at every node with its place (import time or later)."""
-        for node in ast.walk(tree):
+    def read(self, tree: ast.Module, *, secrets: bool = True) -> None:
+        """Collect names first, then look at every node that matters with its place.
+
+        Without `secrets` no text is searched for the names of credentials.
+        """
+        nodes = list(placed(tree))
+        for node, _ in nodes:
             self._learn(node)
-        for node, at_import in _placed(tree):
+        for node, at_import in nodes:
             match node:
+                case ast.Constant(value=text):
+                    if secrets and isinstance(text, str):
+                        for name in credential_names(text):
+                            self._say(rules.CREDENTIALS, node, f"mentions {name}")
                 case ast.Call():
                     self._call(node, at_import=at_import)
                 case ast.Assign(targets=targets):
@@ -69,9 +77,6 @@ class Reader:
                     self._assign(node, [target])
                 case ast.FunctionDef() | ast.AsyncFunctionDef():
                     self._function(node, at_import=at_import)
-                case ast.Constant(value=str() as text):
-                    for name in credential_names(text):
-                        self._say(rules.CREDENTIALS, node, f"mentions {name}")
                 case _:
                     pass
 
@@ -226,38 +231,8 @@ class Reader:
             self.findings.append(rule.finding(self.path, seen, line=line))
 
 
-def _placed(tree: ast.Module) -> Iterator[tuple[ast.AST, bool]]:
-    """Yield every node in the order of the source, and whether importing the file reaches it."""
-    pending: list[tuple[ast.AST, bool]] = [(tree, True)]
-    while pending:
-        node, at_import = pending.pop()
-        yield node, at_import
-        inner: list[tuple[ast.AST, bool]] = []
-        for field, value in ast.iter_fields(node):
-            # Decorators and defaults run where the function stands, its body does not.
-            later = isinstance(node, _FUNCTIONS) and field == "body"
-            later = later or (isinstance(node, ast.If) and field == "body" and _is_main(node.test))
-            children = value if isinstance(value, list) else [value]
-            inner.extend(
-                (child, at_import and not later) for child in children if isinstance(child, ast.AST)
-            )
-        pending.extend(reversed(inner))
-
-
 def _shown(name: str) -> str:
     return name.replace("?", "<object>", 1)
-
-
-def _is_main(test: ast.expr) -> bool:
-    match test:
-        case ast.Compare(
-            left=ast.Name(id="__name__"), comparators=[ast.Constant(value="__main__")]
-        ):
-            return True
-        case ast.Name(id="TYPE_CHECKING") | ast.Attribute(attr="TYPE_CHECKING"):
-            return True
-        case _:
-            return False
 
 
 def _mode_writes(node: ast.Call, place: int) -> bool:

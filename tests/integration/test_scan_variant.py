@@ -13,6 +13,7 @@ import pytest
 from kgate_core.errors import InvalidInput, NotFound, UpstreamError
 from kgate_core.evidence import ScanReport
 from kgate_mirror_server.examples.metadata import Metadata, write_metadata
+from kgate_scanner import collection, paths
 from kgate_scanner.isolate import ScanLimits
 from kgate_scanner.paths import scan_path
 from kgate_scanner.scan import scan_files, scan_variant, scanner_name
@@ -253,3 +254,32 @@ def test_facts_can_be_written_whatever_a_library_calls_itself() -> None:
     facts: dict[str, Any] = json.loads(report.to_bytes())["files"]["a.so"]
     assert facts["host"]["soname"] == r"\xff\xfe\xed\xa0\x80yy.so"
     assert report.complete
+
+
+def test_a_tree_of_too_many_files_is_scanned_directory_by_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("one/a.py", "one/b.py", "two/inner/c.py", "two/d.py", "top.py"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("import os\nos.system('id')\n")
+    assert [item.name for item in scan_path(tmp_path)] == ["."]
+    monkeypatch.setattr(paths, "MAX_FILES", 4)
+    scanned = scan_path(tmp_path)
+    assert {item.name: sorted(item.report.files) for item in scanned} == {
+        ".": ["top.py"],
+        "one": ["a.py", "b.py"],
+        "two": ["d.py", "inner/c.py"],
+    }
+    assert all(item.report.complete for item in scanned)
+
+
+def test_what_is_beyond_the_limit_of_one_directory_is_told_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(5):
+        (tmp_path / f"{number}.py").write_text("x = 1\n")
+    monkeypatch.setattr(collection, "MAX_FILES", 2)
+    (scanned,) = scan_path(tmp_path)
+    assert sorted(scanned.report.files) == ["0.py", "1.py"]
+    assert [(item.rule, item.path) for item in scanned.report.findings] == [("KG-SCAN-002", "2.py")]
+    assert not scanned.report.complete
