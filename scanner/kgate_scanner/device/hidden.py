@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 _WINDOW: Final = 256 * 1024  # bytes
 _OVERLAP: Final = 64  # bytes; longer than any magic
 _ELF: Final = struct.Struct("<16sHHIQQQIHHHHHH")
+_ONE_OR_TWO: Final = frozenset({1, 2})
 _ELF_KINDS: Final = {
     EM_CUDA: ImageKind.CUBIN,
     EM_AMDGPU: ImageKind.HSACO,
@@ -53,7 +54,7 @@ _MAGICS: Final = (
     fatbin.MAGIC_PATTERN,
     literal(bundle.COMPRESSED),
     literal(bundle.PLAIN),
-    literal(b"\x7fELF\x02\x01\x01"),
+    literal(b"\x7fELF"),
     literal(b".version"),
     literal(b"\x03\x02\x23\x07\x00"),
     literal(b"MTLB"),
@@ -150,7 +151,8 @@ def elf_size(view: memoryview) -> tuple[int, str]:
     fields = _ELF.unpack_from(view, 0)
     kind = _ELF_KINDS.get(fields[2])
     phoff, shoff, phentsize, phnum, shentsize, shnum = (fields[i] for i in (5, 6, 9, 10, 11, 12))
-    if kind is None:
+    # Host code compares with the magic too: class and encoding must be ones that exist.
+    if kind is None or fields[0][4] not in _ONE_OR_TWO or fields[0][5] not in _ONE_OR_TWO:
         return 0, ""
     size = max(_ELF.size, phoff + phentsize * phnum, shoff + shentsize * shnum)
     return min(size, len(view)), kind

@@ -88,6 +88,14 @@ def test_device_code_next_to_ordinary_device_code_is_still_hidden() -> None:
     ]
 
 
+def test_machine_code_in_an_elf_of_another_class_is_found_and_called_damaged() -> None:
+    content = bytearray(cubin(90))
+    content[4:7] = b"\x01\x01\x00"
+    found = scan(b"text " + bytes(content))
+    assert sorted(set(rules_of(found))) == ["KG-DEV-003", "KG-DEV-013"]
+    assert "ELF class 1" in said(found)
+
+
 def test_tiny_sections_do_not_hide_a_magic() -> None:
     content = cubin(90)
     pieces = [Sec(f".d{i}", content[i : i + 2], align=1) for i in range(0, len(content), 2)]
@@ -112,6 +120,7 @@ def test_code_across_the_edge_of_a_window_is_found() -> None:
         b"__CLANG_OFFLOAD_BUNDLE__" + bytes(100),
         ElfFile(sections=[Sec(".text", b"host code")]).build(),
         b"\x7fELF\x02\x01\x01",
+        b"\x7fELFu0H\x89" + bytes(10) + struct.pack("<H", 190) + bytes(60),
         b".version 8.0 of the manual\0",
         b".version",
         b"\x03\x02\x23\x07\x00\x00\x01\x00" + bytes(100),
