@@ -178,6 +178,9 @@ def _objections(  # noqa: C901, PLR0912  # one line per kind reads better than a
     said: list[tuple[Rule, str]] = []
     if name.name in _STARTUP or name.suffix == ".pth":
         said.append((rules.STARTUP_HOOK, f"{name.name} runs in every Python process that finds it"))
+    if ".ko" in name.suffixes and kind is not Kind.KERNEL_MODULE:
+        seen = f"named like an operating-system kernel module, its content is {kind}"
+        said.append((rules.KERNEL_MODULE, seen))
     if name.name == _STATUS:
         said.append((rules.REDIRECT, "kernel-status.toml sends clients to another repository"))
     if _named_library(name) and kind not in {

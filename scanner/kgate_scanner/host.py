@@ -8,6 +8,7 @@ LIEF's own list of imports leaves some out. Device code is not looked at here.
 from __future__ import annotations
 
 import logging
+import struct
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -16,6 +17,7 @@ import lief
 from kgate_scanner import dynamic as dyn
 from kgate_scanner import rules_host as rules
 from kgate_scanner import strings, symbols
+from kgate_scanner.elf_records import NOBITS
 from kgate_scanner.hostcopy import TooLargeError, host_copy
 
 if TYPE_CHECKING:
@@ -30,6 +32,8 @@ _log = logging.getLogger(__name__)
 _MACHINES: Final = {3: "i386", 40: "arm", 62: "x86_64", 183: "aarch64", 21: "ppc64le",
                     22: "s390x", 243: "riscv64"}  # fmt: skip
 _DEVICE_SECTIONS: Final = (".nv_fatbin", "__nv_relfatbin", ".hip_fatbin", "__CLANG_OFFLOAD_")
+_SHOFF_AT, _SHDR_SIZE = 40, 64  # place in the ELF header; bytes of one section header
+_PADDING: Final = 65_536  # bytes; the largest page
 _SHT_PROGBITS, _SHF_EXECINSTR = 1, 4
 _DF_BIND_NOW, _DF_TEXTREL, _DF_1_NOW = 0x8, 0x4, 0x1
 _MAX_LISTED: Final = 200  # names per list in the facts
@@ -81,6 +85,7 @@ def read_host(elf: Elf, path: str) -> HostFacts:
     facts = _facts(binary, dynamic)
     hidden = list(dyn.check_views(elf, dynamic, len(binary.dynamic_symbols)))
     facts |= strings.read_strings(elf.data, _constants(elf))
+    facts["overlay"] = _overlay(elf)
     findings = [rules.HIDDEN_SYMBOLS.finding(path, seen) for seen in hidden[:_MAX_SHOWN]]
     return HostFacts(facts, (*findings, *_findings(facts, path)))
 
@@ -164,6 +169,7 @@ def _findings(facts: Facts, path: str) -> Iterator[Finding]:
         rules.BUILD_PATH: _listed("for example", facts["buildPaths"][:1]),
         rules.URLS: urls and f"{len(urls)}: {', '.join(urls[:_MAX_SHOWN])}",
         rules.CREDENTIALS: _listed("mentions", facts["credentials"]),
+        rules.OVERLAY: facts["overlay"] and f"{facts['overlay']} bytes behind the last section",
     }
     for group, (rule, what) in _GROUP_RULES.items():
         seen[rule] = _listed(what, facts["dangerous"].get(group, []))
@@ -255,6 +261,17 @@ def _build_id(binary: Any) -> str | None:  # noqa: ANN401
         if str(note.type).endswith("GNU_BUILD_ID") and str(note.name).rstrip("\0") == "GNU":
             return bytes(note.description)[:64].hex()
     return None
+
+
+def _overlay(elf: Elf) -> int:
+    """Return the bytes behind everything that a header names; zeros that only pad are none."""
+    (table,) = struct.unpack_from("<Q", elf.data, _SHOFF_AT)
+    ends = [table + len(elf.sections) * _SHDR_SIZE]
+    ends += [s.offset + s.size for s in elf.sections if s.type not in NOBITS]
+    ends += [s.offset + s.file_size for s in elf.segments]
+    rest = elf.data[max(ends) :]
+    is_padding = len(rest) < _PADDING and not any(rest)
+    return 0 if is_padding else len(rest)
 
 
 def _constants(elf: Elf) -> list[tuple[int, int]]:

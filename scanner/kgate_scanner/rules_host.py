@@ -176,6 +176,16 @@ CREDENTIALS: Final = Rule(
     "Ask the publisher what it is for; refuse the kernel if there is no good answer.",
 )
 
+OVERLAY: Final = Rule(
+    "KG-HOST-022",
+    Severity.MEDIUM,
+    "Something stands behind the end of the library",
+    "Linkers write nothing behind the last section. Bytes there are never loaded as part of the "
+    "library, but a program can read them back out of the file: an archive or code put there is "
+    "invisible to most tools.",
+    "Ask the publisher what it is; strip removes it.",
+)
+
 RULES: Final = (
     OPEN_SET,
     SEARCH_PATH,
@@ -198,4 +208,5 @@ RULES: Final = (
     NOT_ELF,
     PROGRAM,
     CREDENTIALS,
+    OVERLAY,
 )

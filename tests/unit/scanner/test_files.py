@@ -30,6 +30,12 @@ CASES = {
     "library": (build_library(), "a.so", Kind.LIBRARY, ()),
     "module": (kernel_module(), "helper.ko", Kind.KERNEL_MODULE, ("KG-FILE-002",)),
     "module by another name": (kernel_module(), "a.so", Kind.KERNEL_MODULE, ("KG-FILE-002",)),
+    "packed module": (
+        b"\xfd7zXZ\x00" + bytes(20),
+        "a.ko.xz",
+        Kind.ARCHIVE,
+        ("KG-FILE-002", "KG-FILE-007"),
+    ),
     "pe": (pe(), "a.dll", Kind.PE, ("KG-FILE-003",)),
     "mach-o": (b"\xcf\xfa\xed\xfe" + bytes(60), "a.dylib", Kind.MACHO, ("KG-FILE-004",)),
     "script as library": (b"#!/bin/sh\nid\n", "a.so", Kind.SCRIPT, ("KG-FILE-005", "KG-FILE-011")),

@@ -195,3 +195,9 @@ def test_a_file_whose_tables_are_too_large_is_refused(monkeypatch: pytest.Monkey
     read_back = read(build_library())
     assert [finding.rule for finding in read_back.findings] == ["KG-HOST-019"]
     assert "too large" in read_back.findings[0].seen
+
+
+def test_bytes_behind_the_library_are_found_and_padding_is_none() -> None:
+    assert rules(build_library() + b"PK\3\4 an archive") == {"KG-HOST-022"}
+    assert rules(build_library() + bytes(4000)) == set()
+    assert rules(build_library() + bytes(100_000)) == {"KG-HOST-022"}
