@@ -17,16 +17,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from kgate_client.asked import Asked
 from kgate_client.blocked import KgateBlocked
 from kgate_client.fallbacks import convert, refuse_dead_endpoint
 from kgate_client.process import falls_back, shim
+from kgate_client.request import Request
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from contextlib import AbstractContextManager
     from types import ModuleType
-
-    from kgate_client.asked import Asked
 
     Function = Callable[..., Any]
 
@@ -46,9 +46,6 @@ def gated(original: Function) -> Function:
         pod = shim()
         if pod is None:
             return ungated()
-        from kgate_client.asked import Asked
-        from kgate_client.request import Request
-
         given = kwargs.get("variant_path") or next(item for item in args if isinstance(item, Path))
         asked = _asking.get() or Asked()
         # What the kernel's own code asks for while it runs is another question.
@@ -129,8 +126,6 @@ def falling_back(original: Function) -> Function:
 
 
 def _read(function: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Asked:
-    from kgate_client.asked import Asked
-
     first = args[0] if args else kwargs.get("repo_id", kwargs.get("repo_path", ""))
     if function == "get_local_kernel":
         return Asked(str(first))

@@ -13,13 +13,12 @@ import sys
 from typing import TYPE_CHECKING, Any, Final
 
 from kgate_client import versions
+from kgate_client.asked import Asked
 from kgate_client.blocked import KgateBlocked
 from kgate_client.process import falls_back
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from kgate_client.asked import Asked
 
     Function = Callable[..., Any]
 
@@ -52,8 +51,6 @@ def resolving(original: Function) -> Function:
                 refuse_dead_endpoint()
             commit = original(*args, **kwargs)
         except Exception as exc:
-            from kgate_client.asked import Asked
-
             pin = kwargs.get("revision") or f"v{kwargs.get('version')}"
             asked = Asked(str(kwargs["repo_id"] if "repo_id" in kwargs else args[0]), pin)
             blocked = convert(exc, asked)
@@ -80,8 +77,6 @@ def converting_layer(original: Function) -> Function:
         except Exception as exc:
             if _raised_by(exc, "_validate_layer", "_get_kernel_layer", "_get_kernel_func"):
                 raise
-            from kgate_client.asked import Asked
-
             blocked = convert(exc, Asked(str(getattr(repo, "_repo_id", repo))))
             if blocked is None:
                 raise
@@ -171,8 +166,6 @@ def _raised_by(exc: BaseException, *functions: str) -> bool:
 
 def asked_of(kernel: Any) -> Asked:
     """Read the library's KernelDependency."""
-    from kgate_client.asked import Asked
-
     version = kernel.version
     number = getattr(version, "version", None)
     pin = getattr(version, "revision", None) if number is None else f"v{number}"

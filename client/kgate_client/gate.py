@@ -10,10 +10,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from kgate_client.answer import Answer, Cleared, Refused, Trace
-from kgate_client.asked import Mismatch, Place, expect
 from kgate_client.closure import check_closure, mapped_files
 from kgate_client.files import copy_files, digest_files, walk
 from kgate_client.loader import check_name
+from kgate_client.place import Mismatch, Place, expect
 from kgate_client.seal import discard
 from kgate_core import strictjson
 from kgate_core.digest import Digest

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Final, assert_never
 
 from kgate_client import versions
 from kgate_client.answer import Answer, Cleared, Refused, Trace
-from kgate_client.asked import Asked, Mismatch, Place, expect
 from kgate_client.attestations import AttestationFinder
 from kgate_client.blocked import KgateBlocked
 from kgate_client.gate import Gate
 from kgate_client.loader import import_sealed
+from kgate_client.place import Mismatch, Place, expect
 from kgate_client.store import DocumentStore
 from kgate_client.trust import TrustKeeper
 from kgate_core.errors import InvalidInput
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import ModuleType
 
+    from kgate_client.asked import Asked
     from kgate_client.channel import Channel
     from kgate_client.config import PodConfig
     from kgate_client.report import Reporter

@@ -8,8 +8,6 @@ from __future__ import annotations
 import atexit
 import logging
 import os
-import secrets
-import tempfile
 import threading
 from datetime import UTC, datetime
 from pathlib import Path
@@ -131,13 +129,15 @@ def _can_make(directory: Path) -> bool:
 
 def _private_directory() -> Path:
     """Choose a directory of this process that nobody can guess; it is made when it is needed."""
+    import tempfile
+
     from kgate_client.seal import discard
 
     try:
         parent = tempfile.gettempdir()
     except FileNotFoundError:
         parent = "/dev/shm"  # noqa: S108  # the last writable place of a read-only container
-    directory = Path(parent) / f"kgate-{secrets.token_hex(16)}"
+    directory = Path(parent) / f"kgate-{os.urandom(16).hex()}"
     owner = os.getpid()
 
     def remove() -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 import shutil
 import stat
 from dataclasses import dataclass
@@ -42,7 +41,7 @@ class SealedStore:
         """Return a new empty private directory on the same file system; raises OSError."""
         self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
         # A predictable or reused name could be prepared by somebody else.
-        staging = self.root / f".staging-{os.getpid()}-{secrets.token_hex(8)}"
+        staging = self.root / f".staging-{os.getpid()}-{os.urandom(8).hex()}"
         staging.mkdir(mode=0o700)
         return staging
 
@@ -61,7 +60,7 @@ class SealedStore:
             try:
                 self.check(manifest)
             except IntegrityError:
-                final = self.root / f"{manifest.digest.hex}-{secrets.token_hex(8)}"
+                final = self.root / f"{manifest.digest.hex}-{os.urandom(8).hex()}"
                 staging.rename(final)
             else:
                 discard(staging)

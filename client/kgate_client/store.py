@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import os
-import tempfile
 import threading
-from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 MAX_DOCUMENT: Final = 32 * 1024**2  # bytes; attestations of 20,000 files stay below
 
@@ -53,17 +54,14 @@ class DocumentStore:
 
     @staticmethod
     def _write_file(path: Path, data: bytes) -> bool:
-        temporary = None
+        temporary = path.with_name(f".{path.name}.{os.urandom(8).hex()}")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-            with os.fdopen(handle, "wb") as stream:
+            with temporary.open("xb") as stream:
                 stream.write(data)
-                os.fchmod(handle, 0o644)
-            Path(temporary).replace(path)
+            temporary.replace(path)
         except OSError:
-            if temporary is not None:
-                with contextlib.suppress(OSError):
-                    Path(temporary).unlink()
+            with contextlib.suppress(OSError):
+                temporary.unlink()
             return False
         return True

@@ -13,7 +13,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from kgate_client.asked import Place
+    from kgate_client.place import Place
 
 _meant: dict[tuple[str, str], set[int]] = {}  # (repository, commit) to version numbers
 

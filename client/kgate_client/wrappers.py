@@ -16,15 +16,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from kgate_client import versions
+from kgate_client.asked import Asked
 from kgate_client.fallbacks import asked_of, refuse_dead_endpoint
 from kgate_client.process import falls_back, shim, stops
+from kgate_client.request import Request
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from contextlib import AbstractContextManager
     from types import ModuleType
-
-    from kgate_client.asked import Asked
 
     Function = Callable[..., Any]
 
@@ -61,9 +61,6 @@ def gated(original: Function) -> Function:
         pod = shim()
         if pod is None:
             return ungated()
-        from kgate_client.asked import Asked
-        from kgate_client.request import Request
-
         # A note about another path is not a note about this one.
         asked = noted.asked if noted is not None and noted.path == path else Asked()
         library = _Kernels(deps, repo_info, ungated)
@@ -146,8 +143,6 @@ def refusing_scripts(original: Function) -> Function:
         pod = stops()
         if pod is None:
             return original(script_path, *args, **kwargs)
-        from kgate_client.asked import Asked
-
         name = str(script_path)
         said = "benchmark scripts of a repository are not signed"
         raise pod.blocked(name, "unsigned-script", said, asked=Asked(name))
@@ -208,8 +203,6 @@ def blocking(original: Function, *, because: str) -> Function:
         pod = stops()
         if pod is None:
             return original(*args, **kwargs)
-        from kgate_client.asked import Asked
-
         first = args[0] if args else "a kernel"
         named = str(kwargs.get("repo_id") or getattr(first, "_repo_id", first))
         raise pod.blocked(named, "unknown-client", because, asked=Asked(named))

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from kgate_client.asked import Asked, Mismatch, Place, expect
+from kgate_client.asked import Asked
+from kgate_client.place import Mismatch, Place, expect
 from kgate_core.kernel import KernelRef, Revision
 from kgate_core.verify import Expected
 
