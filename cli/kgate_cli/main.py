@@ -35,7 +35,7 @@ COMMANDS: Final[dict[str, str]] = {
     "reinstate": "Take a revocation back.",
     "trust": "Show, refresh and update the trust metadata.",
     "token": "Make, list and revoke the read-only tokens that clients send as HF_TOKEN.",
-    "policy": "Check, test, explain and compare policies.",
+    "policy": "Check, test, explain and compare policies; grant exceptions.",
     "lint": "Read a project's own files for careless uses of kernels.",
     "bundle": "Carry kernels over an air gap: discs one way, a receipt the other.",
     "oci": "Push, pull and list kernels, SBOMs and attestations in OCI registries.",

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from kgate_policy.reports import Entry
 
 
-def to_json(mirror: Mirror, result: SyncResult) -> dict[str, Any]:
+def to_json(mirror: Mirror, result: SyncResult, now: datetime) -> dict[str, Any]:
     """Return the result as the JSON object of `kgate sync --json`."""
     return {
         "approved": result.approved,
@@ -48,6 +48,16 @@ def to_json(mirror: Mirror, result: SyncResult) -> dict[str, Any]:
             }
             for item in result.moved
         ],
+        "exceptions": {
+            "lasting": [
+                {**item.to_json(), "daysLeft": item.days_left(now)}
+                for item in result.exceptions.lasting(now)
+            ],
+            "refused": [
+                {"name": item.exception.name, "reason": item.reason}
+                for item in result.exceptions.refused
+            ],
+        },
     }
 
 
@@ -73,7 +83,7 @@ def _kernel(mirror: Mirror, kernel: KernelResult) -> dict[str, Any]:
     }
 
 
-def render(output: Output, mirror: Mirror, result: SyncResult) -> None:
+def render(output: Output, mirror: Mirror, result: SyncResult, now: datetime) -> None:
     """Print the table, the refusals with what to do, and one closing line."""
     output.table(
         ("KERNEL", "VARIANT", "DEVICE CODE", "FINDINGS", "DECISION"),
@@ -101,6 +111,7 @@ def render(output: Output, mirror: Mirror, result: SyncResult) -> None:
             f"{moved.now.short}; the pinned commit stays"
         )
         output.say(f"  → to take the new one: kgate lock --upgrade {moved.repo}")
+    _render_exceptions(output, result, now)
     for failure in result.failures:
         output.note(f"error: {failure.pin}: {failure.error.message}")
         if failure.error.hint:
@@ -111,13 +122,25 @@ def render(output: Output, mirror: Mirror, result: SyncResult) -> None:
     )
 
 
+def _render_exceptions(output: Output, result: SyncResult, now: datetime) -> None:
+    from kgate_policy.exceptions import ending_soon
+
+    soon = ending_soon(result.exceptions.granted, now)
+    for item in result.exceptions.lasting(now):
+        left = item.days_left(now)
+        word = f"[bold]ends in {left} days[/bold]" if item in soon else f"{left} days left"
+        output.say(f"exception {item.name} ({item.kernel}, {', '.join(item.rules)}): {word}")
+    for refused in result.exceptions.refused:
+        output.plain(f"exception {refused.exception.name} counts for nothing: it {refused.reason}")
+
+
 def write_reports(folder: Path, mirror: Mirror, result: SyncResult, now: datetime) -> None:
     """Write the result in every format that CI systems and clusters read, and the SBOMs."""
     from kgate_policy import reports
 
     sboms = folder / "sbom"
     sboms.mkdir(parents=True, exist_ok=True)
-    document = {"schema": "kgate.dev/sync/v1", **to_json(mirror, result)}
+    document = {"schema": "kgate.dev/sync/v1", **to_json(mirror, result, now)}
     entries = [
         _entry(mirror, kernel, item) for kernel in result.kernels for item in kernel.variants
     ]

@@ -246,7 +246,8 @@ def _publish(
         if result.manifest is None:
             raise AssertionError("an allowed variant has a manifest")
         mirror.room.remember(kernel, locked.lane, result.manifest, result.evidence)
-        signed = mirror.attestor.attest(kernel, locked.lane, result.manifest, now)
+        attestor = mirror.attestor_for(result.manifest, now)
+        signed = attestor.attest(kernel, locked.lane, result.manifest, now)
         variants.append(
             PublishedVariant(
                 result.variant,

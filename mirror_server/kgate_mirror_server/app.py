@@ -6,7 +6,7 @@ Everything below takes what it needs as arguments. Nothing is decided, fetched o
 from __future__ import annotations
 
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from kgate_core.errors import InvalidInput, TrustError
 from kgate_mirror_server.catalog.sql import SqlCatalog
 from kgate_mirror_server.evidence import EvidenceRoom
+from kgate_mirror_server.exceptions import Exceptions, read_exceptions
 from kgate_mirror_server.serve.settings import DenyStyle, ServeSettings
 from kgate_mirror_server.store.disk import READ_CHUNK, DiskStore
 from kgate_mirror_server.trustfiles import read_pinned, read_trust
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from kgate_core.digest import Digest
     from kgate_core.evidence import Decision, Evidence, Facts, ScanReport
     from kgate_core.kernel import KernelId, KernelRef
     from kgate_core.manifest import FileEntry, Manifest
@@ -47,6 +49,7 @@ class Mirror:
     config: Config
     ask: Callable[[str], bytes | None] = lambda _name: None
     """Asks a person for the passphrase of a key; None if nobody can be asked."""
+    _exceptions: Exceptions | None = field(default=None, init=False)
 
     @cached_property
     def store(self) -> BlobStore:
@@ -155,9 +158,25 @@ class Mirror:
         """Return the verdict on the publisher's own signature over stored bytes."""
         return self._publishers.check(repo, version, manifest, _Stored(self.store))
 
-    def decide(self, evidence: Evidence, now: datetime) -> Decision:
-        """Ask the policy."""
-        return evaluate(evidence, self.policy, now=now)
+    def exceptions(self, now: datetime) -> Exceptions:
+        """Return the site's exceptions, read and checked once; raises as `read_exceptions`."""
+        if self._exceptions is None:
+            self._exceptions = read_exceptions(self, now)
+        return self._exceptions
+
+    def decide(self, evidence: Evidence, now: datetime, policy: Policy | None = None) -> Decision:
+        """Ask the site's policy, or another one, with the exceptions that count."""
+        known = self.exceptions(now)
+        asked = self.policy if policy is None else policy
+        decision = evaluate(evidence, asked, now=now, exceptions=known.granted)
+        return replace(decision, results=(*decision.results, *known.about(evidence.kernel.repo)))
+
+    def attestor_for(self, manifest: Digest, now: datetime) -> Attestor:
+        """Return the attestor of a decision that rests on exceptions no longer than they last."""
+        ends = self.exceptions(now).ends(manifest, now)
+        if ends is None:
+            return self.attestor
+        return replace(self.attestor, lifetime=min(self.attestor.lifetime, ends - now))
 
     def serve_settings(self, *, host: str | None = None, port: int | None = None) -> ServeSettings:
         """Return how this site serves, with the command line's choices."""

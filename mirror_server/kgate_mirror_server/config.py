@@ -186,6 +186,8 @@ class Config(_Model):
     lane: Lane = "experimental"
     """Lane of pins that name none, and what the mirror's root address serves."""
     policy: Path = Path("policy/baseline.yaml")
+    exceptions: Path = Path("policy/exceptions")
+    """Folder of signed exceptions, as `kgate policy except` writes them."""
     store: str = "./kgate-data"
     database: str = "sqlite:///kgate-data/kgate.db"
     trust: Path = Path("trust")

@@ -13,7 +13,14 @@ from typing import TYPE_CHECKING
 from kgate_core.errors import KgateError, TrustError
 from kgate_core.kernel import KernelId
 from kgate_core.lock import Lock, LockedKernel
-from kgate_mirror_server.admit import Dependencies, KernelResult, VariantResult, admit
+from kgate_mirror_server.admit import (
+    Dependencies,
+    KernelResult,
+    VariantResult,
+    admit,
+    stored_evidence,
+)
+from kgate_mirror_server.exceptions import Exceptions
 from kgate_mirror_server.ports import EvidenceKind
 from kgate_mirror_server.resolve import (
     Moved,
@@ -30,7 +37,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from kgate_core.digest import Digest
-    from kgate_core.evidence import Decision
+    from kgate_core.evidence import Decision, Outcome
     from kgate_core.kernel import Revision
     from kgate_mirror_server.app import Mirror
     from kgate_mirror_server.config import Pin
@@ -56,6 +63,8 @@ class SyncResult:
     failures: list[Failure] = field(default_factory=list)
     moved: list[Moved] = field(default_factory=list)
     fetched_bytes: int = 0
+    exceptions: Exceptions = field(default_factory=Exceptions)
+    """What may be used although a rule denies it, and what claims to be but may not."""
 
     @property
     def denied(self) -> int:
@@ -95,7 +104,7 @@ def sync(mirror: Mirror, lock: Lock, source: Source, now: datetime, *, tell: Tol
     """Admit every pin of the lock; raises TrustError if what would be signed counts nowhere."""
     refresh_trust(mirror, now)
     _check_trust(mirror, lock, now)
-    result = SyncResult()
+    result = SyncResult(exceptions=mirror.exceptions(now))
     for pin, locked in _dependencies_first(mirror, lock):
         dependencies = _dependencies(mirror, lock, locked)
         try:
@@ -220,7 +229,9 @@ def _done_before(
         rests_on = (imported.depends, imported.depends_manifests, imported.unmet)
         if rests_on != (dependencies.met, dependencies.manifests, dependencies.unmet):
             return None
-        if not _still_counts(mirror, decision, now):
+        asked = pin.model_dump(mode="json", exclude_none=True)
+        again = mirror.decide(stored_evidence(mirror, kernel, locked.lane, found, asked), now)
+        if not _still_counts(mirror, decision, again, now):
             return None
         variants.append(VariantResult(name, promised.manifest, decision, decision.denials, found))
     allowed = {item.variant: item.manifest for item in variants if item.allowed}
@@ -230,10 +241,17 @@ def _done_before(
     return KernelResult(pin, locked.lane, locked.commit, served, tuple(variants), fresh=False)
 
 
-def _still_counts(mirror: Mirror, decision: Decision, now: datetime) -> bool:
+def _still_counts(mirror: Mirror, decision: Decision, again: Decision, now: datetime) -> bool:
+    """Return whether asking again, with today's exceptions and date, gives the same answers."""
     # Renewed at half its life, so that no pod ever meets an expired decision.
     half = timedelta(days=mirror.config.valid_days) / 2
-    return decision.policy_digest == mirror.policy.digest and now - decision.decided_at < half
+    same = decision.policy_digest == again.policy_digest and _said(decision) == _said(again)
+    return same and now - decision.decided_at < half
+
+
+def _said(decision: Decision) -> list[tuple[str, Outcome, str]]:
+    # Not the hints: they may count days.
+    return [(item.rule, item.outcome, item.seen) for item in decision.results]
 
 
 def _served(

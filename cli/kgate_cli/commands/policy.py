@@ -1,4 +1,4 @@
-"""`kgate policy check|eval|explain|diff|test`."""
+"""`kgate policy check|eval|explain|diff|test|except`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from kgate_cli import exits
+from kgate_cli import excepting, exits
 from kgate_cli.options import config_option, json_option, now, open_mirror
 
 if TYPE_CHECKING:
@@ -16,7 +16,10 @@ if TYPE_CHECKING:
 
 @click.group()
 def command() -> None:
-    """Check, test, explain and compare policies."""
+    """Check, test, explain and compare policies; grant exceptions."""
+
+
+command.add_command(excepting.command)
 
 
 @command.command()
@@ -64,12 +67,12 @@ def eval_(reference: str, policy_path: Path | None, config_path: Path, output: O
       kgate policy eval kernels-community/activation --policy policy/stricter.yaml
     """
     from kgate_mirror_server.review import inventory_evidence
-    from kgate_policy import evaluate, load_policy
+    from kgate_policy import load_policy
 
     with open_mirror(config_path) as mirror:
         policy = load_policy(policy_path) if policy_path else mirror.policy
         reviews = [
-            (item.kernel, evaluate(item, policy, now=now()))
+            (item.kernel, mirror.decide(item, now(), policy))
             for item in inventory_evidence(mirror, reference)
         ]
     ok = all(decision.allowed for _, decision in reviews)
@@ -106,14 +109,11 @@ def explain(reference: str, rule: str | None, config_path: Path, output: Output)
       kgate policy explain kernels-community/activation --rule require-upstream-signature
     """
     from kgate_mirror_server.review import inventory_evidence
-    from kgate_policy import evaluate
     from kgate_policy.explain import explain as explain_decision
 
     with open_mirror(config_path) as mirror:
         explanations = [
-            explain_decision(
-                item, mirror.policy, evaluate(item, mirror.policy, now=now()), rule=rule
-            )
+            explain_decision(item, mirror.policy, mirror.decide(item, now()), rule=rule)
             for item in inventory_evidence(mirror, reference)
         ]
     output.result("policy-explain", {"explanations": [item.to_json() for item in explanations]})
@@ -155,7 +155,13 @@ def diff(other: Path, before: Path | None, config_path: Path, output: Output) ->
 
     with open_mirror(config_path) as mirror:
         old = load_policy(before) if before else mirror.policy
-        found = difference(old, load_policy(other), inventory_evidence(mirror), now=now())
+        found = difference(
+            old,
+            load_policy(other),
+            inventory_evidence(mirror),
+            now=now(),
+            exceptions=mirror.exceptions(now()).granted,
+        )
     output.result("policy-diff", found.to_json(), ok=not found.newly_denied)
     for change in found.changes:
         word = "lost" if change.newly_denied else "gained" if change.newly_allowed else "changed"

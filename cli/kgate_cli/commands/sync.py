@@ -58,8 +58,8 @@ def command(
 
             write_reports(report_dir, mirror, result, now())
         code = _code(mirror, result)
-        output.result("sync", to_json(mirror, result), ok=code == exits.YES)
-        render(output, mirror, result)
+        output.result("sync", to_json(mirror, result, now()), ok=code == exits.YES)
+        render(output, mirror, result, now())
     return code
 
 
