@@ -3,6 +3,7 @@
 * README.md, between the help marks: the text of `kgate --help`
 * docs/threat-model.md, last column of the table: the test files that carry an attack out
 * docs/rules/: one page for each scanner rule, from the scanner's register
+* docs/policy.md, the transcript in it
 * docs/policy-rules.md, docs/lint-rules.md, docs/facts.md: rules, and what expressions may ask about
 
 Then it follows every relative link of every page. With --check nothing is written, and the exit
@@ -20,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from kgate_policy.facts.pages import facts_page
-from kgate_policy.pages import lint_page, rules_page
+from kgate_policy.pages import lint_page, policy_page, rules_page
 from kgate_scanner.rules import all_rules
 
 if TYPE_CHECKING:
@@ -69,6 +70,8 @@ def pages() -> Iterator[tuple[Path, str]]:
     yield threats, threat_table(read(threats))
     yield from scanner_rules(ROOT / "docs/rules")
     yield ROOT / "docs/policy-rules.md", rules_page()
+    policy = ROOT / "docs/policy.md"
+    yield policy, policy_page(read(policy))
     yield ROOT / "docs/lint-rules.md", lint_page()
     yield ROOT / "docs/facts.md", facts_page()
 
