@@ -60,7 +60,7 @@ def in_front(mirror_port: int, blobs: Path, workers: int) -> Iterator[int]:
         ("/var/lib/kgate/blobs/sha256/", f"{blobs}/"),
         # All clients of a measurement are one address.
         ("rate=500r/s", "rate=1000000r/s"),
-        ("kgate_connections 256", "kgate_connections 100000"),
+        ("kgate_connections 256", "kgate_connections 10000"),
     ):
         assert old in text, old
         text = text.replace(old, new)
@@ -82,17 +82,17 @@ def _nginx(server: str, port: int, workers: int) -> Iterator[None]:
                 [program, "-p", name, "-c", str(folder / "nginx.conf")], stderr=said
             )
         try:
-            _wait(port, process)
+            _wait(port, process, folder / "said")
             yield
         finally:
             process.terminate()
             process.wait(10)
 
 
-def _wait(port: int, process: subprocess.Popen[bytes]) -> None:
+def _wait(port: int, process: subprocess.Popen[bytes], said: Path) -> None:
     for _ in range(200):
         if process.poll() is not None:
-            raise AssertionError("nginx ended at once")
+            raise AssertionError(said.read_text(errors="replace") or "nginx ended at once")
         with contextlib.suppress(urllib.error.HTTPError):
             try:
                 urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=1).close()

@@ -11,7 +11,9 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from granian._granian import RSGIProtocolClosed as ProtocolClosed
+from granian._granian import RSGIProtocolError as ProtocolError
 
+from kgate_core.errors import InvalidInput
 from kgate_mirror_server.serve.wire import FILE_RANGE, PATHSEND
 
 if TYPE_CHECKING:
@@ -96,9 +98,14 @@ class _Exchange:
         """Return the next part of the body."""
         if self._chunks is None:
             self._chunks = self._connection.__aiter__()
-        async for chunk in self._chunks:
-            return {"type": "http.request", "body": bytes(chunk), "more_body": True}
-        return {"type": "http.request", "body": b"", "more_body": False}
+        try:
+            # Not `anext(…, None)`: CPython 3.11 crashes in it on awaitables that are no coroutines.
+            chunk = await self._chunks.__anext__()
+        except StopAsyncIteration:
+            return {"type": "http.request", "body": b"", "more_body": False}
+        except ProtocolError as exc:
+            raise InvalidInput("the body cannot be read to its end") from exc
+        return {"type": "http.request", "body": bytes(chunk), "more_body": True}
 
     async def send(self, message: Message) -> None:
         """Send a part of the answer; the head goes out with the first of the body."""
