@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from kgate_cli import excepting, exits
+from kgate_cli import evaluating, excepting, exits
 from kgate_cli.options import config_option, json_option, now, open_mirror
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ def command() -> None:
     """Check, test, explain and compare policies; grant exceptions."""
 
 
+command.add_command(evaluating.command)
 command.add_command(excepting.command)
 
 
@@ -46,53 +47,6 @@ def check(file: Path, output: Output) -> int:
     output.table(("RULE", "LEVEL"), [(rule, str(level)) for rule, level in policy.rules.items()])
     output.say(f"policy {policy.name}: {policy.digest}")
     return 0
-
-
-@command.command(name="eval")
-@click.argument("reference", metavar="REF")
-@click.option(
-    "--policy",
-    "policy_path",
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="Ask this policy instead of the site's.",
-)
-@config_option
-@json_option
-def eval_(reference: str, policy_path: Path | None, config_path: Path, output: Output) -> int:
-    """Ask a policy about kernels that were synced, from stored evidence; publishes nothing.
-
-    \b
-    Examples:
-      kgate policy eval kernels-community/activation
-      kgate policy eval kernels-community/activation --policy policy/stricter.yaml
-    """
-    from kgate_mirror_server.review import inventory_evidence
-    from kgate_policy import load_policy
-
-    with open_mirror(config_path) as mirror:
-        policy = load_policy(policy_path) if policy_path else mirror.policy
-        reviews = [
-            (item.kernel, mirror.decide(item, now(), policy))
-            for item in inventory_evidence(mirror, reference)
-        ]
-    ok = all(decision.allowed for _, decision in reviews)
-    output.result(
-        "policy-eval",
-        {
-            "policy": policy.name,
-            "policy_digest": str(policy.digest),
-            "decisions": [{"kernel": kernel.purl, **d.to_json()} for kernel, d in reviews],
-        },
-        ok=ok,
-    )
-    for kernel, decision in reviews:
-        word = "allowed" if decision.allowed else "denied"
-        output.say(f"{kernel.repo}@{kernel.revision.short} {kernel.variant}: {word}")
-        for result in (*decision.denials, *decision.warnings):
-            output.say(f"  {result.outcome} {result.rule}: {result.seen}")
-            if result.hint:
-                output.say(f"    → {result.hint}")
-    return exits.YES if ok else exits.NO
 
 
 @command.command()
