@@ -22,6 +22,7 @@ from kgate_mirror_server.admit import (
 )
 from kgate_mirror_server.exceptions import Exceptions
 from kgate_mirror_server.ports import EvidenceKind
+from kgate_mirror_server.publicationlog import head_to_sign, record
 from kgate_mirror_server.resolve import (
     Moved,
     Source,
@@ -118,14 +119,18 @@ def sync(mirror: Mirror, lock: Lock, source: Source, now: datetime, *, tell: Tol
             continue
         result.kernels.append(done)
     result.fetched_bytes = source.fetched_bytes
+    if record(mirror, now):
+        refresh_trust(mirror, now)
     return result
 
 
 def refresh_trust(mirror: Mirror, now: datetime) -> None:
-    """Sign the timestamp anew with the online key."""
+    """Sign the timestamp anew with the online key, over the publication log's head."""
     folder = mirror.config.path(mirror.config.trust)
     key = mirror.key(mirror.config.keys.timestamp)
-    write_trust(folder, refresh_timestamp(read_trust(folder), key, now=now))
+    trust = read_trust(folder)
+    head = head_to_sign(mirror, trust.timestamp)
+    write_trust(folder, refresh_timestamp(trust, key, now=now, log_head=head))
 
 
 def new_source(mirror: Mirror, progress: Progress) -> Source:

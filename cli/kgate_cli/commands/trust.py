@@ -31,9 +31,12 @@ def show(config_path: Path, output: Output) -> int:
     Example:
       kgate trust show
     """
+    from kgate_mirror_server.publicationlog import check_log
+
     with open_mirror(config_path) as mirror:
         trusted = mirror.trusted(now())
-    output.result("trust", _to_json(trusted))
+        entries = len(check_log(mirror, trusted))
+    output.result("trust", _to_json(trusted) | {"publications": entries})
     output.say(f"site     {trusted.site}")
     output.say(f"issued   {write_time(trusted.issued)}   expires {write_time(trusted.expires)}")
     output.table(
@@ -50,6 +53,7 @@ def show(config_path: Path, output: Output) -> int:
             for lane in trusted.lanes.values()
         ],
     )
+    output.say(f"log      {entries} publications, head {trusted.log_head or 'none yet'}")
     output.say(f"revoked  {len(trusted.revoked_digests)} digests, {len(trusted.revoked_keys)} keys")
     return 0
 
@@ -136,6 +140,7 @@ def _to_json(trusted: TrustedRoot) -> dict[str, object]:
             }
             for lane in trusted.lanes.values()
         },
+        "log_head": trusted.log_head,
         "keys": sorted(trusted.keys),
         "revoked": {
             "digests": {str(d): r.reason for d, r in trusted.revoked_digests.items()},
