@@ -69,8 +69,10 @@ class SealedStore:
 
     def path(self, manifest: Digest) -> Path:
         """Return where the copy of these files lies or would lie."""
-        if self.shared is not None and (self.shared / manifest.hex).is_dir():
-            return self.shared / manifest.hex
+        if self.shared is not None:
+            prepared = self.shared / manifest.hex
+            if os.path.isdir(prepared):  # noqa: PTH112  # no error where it may not be looked into
+                return prepared
         return self.root / manifest.hex
 
     def check(self, manifest: Manifest) -> Path:
