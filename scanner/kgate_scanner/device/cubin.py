@@ -24,10 +24,11 @@ ABI_7: Final = 0x33  # EI_OSABI
 ABI_8: Final = 0x41
 _ABI_7_ACCELERATED: Final = 0x800
 _ABI_8_ACCELERATED: Final = 0x8
+_FIRST_ACCELERATED: Final = 90
 _STO_ENTRY: Final = 0x10  # st_other of a kernel
 _STT_FUNC: Final = 2
 _TYPE_MASK: Final = 0xF
-_INDEX_MASK: Final = 0xFFFFFF  # sh_info of .text.*: the high byte counts registers
+_INDEX_MASK: Final = 0xFFFFFF  # of sh_info; the high byte is used otherwise
 
 NOTE_TKINFO: Final = 2000
 NOTE_CUINFO: Final = 1000
@@ -52,7 +53,7 @@ _MAX_SYMBOL_FACTS: Final = 8 * MAX_KERNELS  # device functions have them too
 _PER_KERNEL: Final = frozenset({_CBANK_PARAM_SIZE, _MAX_THREADS, _REQUIRED_THREADS})
 _FORMATS: Final = frozenset({1, 2, 3, 4})
 
-_INFO_PREFIX: Final = ".nv.info."
+_PREFIXES: Final = (".nv.info.", ".nv.shared.", ".nv.constant0.")
 
 
 def read_cubin(data: memoryview) -> CodeObject:
@@ -84,10 +85,13 @@ def read_cubin(data: memoryview) -> CodeObject:
 
 def _target(os_abi: int, flags: int) -> str:
     if os_abi == ABI_7:
-        return f"sm_{flags & 0xFF}{'a' if flags & _ABI_7_ACCELERATED else ''}"
-    if os_abi == ABI_8:
-        return f"sm_{flags >> 8 & 0xFF}{'a' if flags & _ABI_8_ACCELERATED else ''}"
-    return ""
+        number, accelerated = flags & 0xFF, flags & _ABI_7_ACCELERATED
+    elif os_abi == ABI_8:
+        number, accelerated = flags >> 8 & 0xFF, flags & _ABI_8_ACCELERATED
+    else:
+        return ""
+    # Before Hopper there were no such variants, and the bit meant something else.
+    return f"sm_{number}{'a' if accelerated and number >= _FIRST_ACCELERATED else ''}"
 
 
 def _release(number: int) -> str:
@@ -130,27 +134,28 @@ def _tool(content: memoryview) -> Tool | None:
 
 
 def _kernels(elf: Elf, damage: list[str]) -> Iterator[DeviceKernel]:
-    by_name = {section.name: section for section in elf.sections}
-    if len(by_name) < len(elf.sections):
-        damage.append("several sections have one name")
-    table = by_name.get(".symtab")
+    table = next(iter(elf.named(".symtab")), None)
     if table is None:
         return
-    per_symbol = _per_symbol(elf, by_name.get(".nv.info"), damage)
+    general = next(iter(elf.named(".nv.info")), None)
+    per_symbol = _per_symbol(elf, general, damage)
+    linked = _linked(elf)
     left = len(elf.data)  # sections may not overlap, so all attributes together fit into this
     for symbol in elf.symbols(table, other=_STO_ENTRY):
         if symbol.info & _TYPE_MASK != _STT_FUNC or not symbol.section:
             continue
+        own = {prefix: linked.get((prefix, symbol.section)) for prefix in _PREFIXES}
+        for prefix, section in own.items():
+            if section is not None and section.name != prefix + symbol.name:
+                damage.append(f"{section.name} is linked to the code of {symbol.name}")
         facts: dict[int, int] = {}
-        info = by_name.get(_INFO_PREFIX + symbol.name)
+        info, shared, constant = (own[prefix] for prefix in _PREFIXES)
         if info is not None:
             left -= info.size
             facts = _kernel_facts(elf.content(info), damage) if left >= 0 else {}
         stack = per_symbol.get((_MIN_STACK, symbol.number))
         if stack is None:
             stack = per_symbol.get((_MAX_STACK, symbol.number))
-        shared = by_name.get(".nv.shared." + symbol.name)
-        constant = by_name.get(".nv.constant0." + symbol.name)
         yield DeviceKernel(
             name=symbol.name,
             registers=per_symbol.get((_REGISTERS, symbol.number)),
@@ -160,6 +165,21 @@ def _kernels(elf: Elf, damage: list[str]) -> Iterator[DeviceKernel]:
             params=facts.get(_CBANK_PARAM_SIZE),
             max_threads=facts.get(_MAX_THREADS),
         )
+
+
+def _linked(elf: Elf) -> dict[tuple[str, int], Section]:
+    """Return the sections that belong to one kernel, by prefix and number of its code section.
+
+    Names will not do: static functions of several source files may share one.
+    """
+    found: dict[tuple[str, int], Section] = {}
+    for section in elf.sections:
+        name = section.name
+        if name.startswith(".nv."):
+            for prefix in _PREFIXES:
+                if name.startswith(prefix):
+                    found.setdefault((prefix, section.info & _INDEX_MASK), section)
+    return found
 
 
 def _per_symbol(elf: Elf, section: Section | None, damage: list[str]) -> dict[tuple[int, int], int]:

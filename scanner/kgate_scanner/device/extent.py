@@ -66,8 +66,6 @@ class Payload:
     options: str = ""
     lineinfo: str = ""
     debug: bool = False
-    opaque: bool = False
-    """True if nobody but the vendor's tools can read the stored bytes."""
     relocatable: bool = False
 
     @property

@@ -117,6 +117,19 @@ def container_end(place: Extent, start: int, ledger: Ledger) -> int | None:
     return end
 
 
+def is_container(view: memoryview) -> bool:
+    """Say whether a container starts `view`, judged by its header and that of its first entry.
+
+    Code that writes fatbins holds their magic too.
+    """
+    if len(view) < CONTAINER.size + ENTRY.size:
+        return False
+    _, version, header_size, size = CONTAINER.unpack_from(view, 0)
+    first = Entry._make(ENTRY.unpack_from(view, CONTAINER.size))
+    whole = first.version == _ENTRY_VERSION and _fits(first, len(view) - CONTAINER.size)
+    return (version, header_size) == (_VERSION, CONTAINER.size) and size > 0 and whole
+
+
 def _entries(body: Extent, container: int, ledger: Ledger) -> Iterator[Payload]:
     view, at, number = body.data, 0, 0
     while at < len(view):
@@ -176,7 +189,6 @@ def _payload(
         options=options,
         lineinfo=lineinfo,
         debug=bool(entry.flags & DEBUG),
-        opaque=_is_encoded(entry),
         relocatable=stored.section == _RELOCATABLE_SECTION,
     )
 
@@ -213,8 +225,8 @@ def _extension(entry: Entry, header: memoryview) -> tuple[str, str, int]:
     if entry.options_offset:
         described = _range(header, entry.options_offset, OPTIONS.size)
         offset, size = OPTIONS.unpack(header[described])
-        content = _range(header, offset, size)
-        if not entry.flags & BINARY_OPTIONS:  # else compatibility attributes, not text
+        content = _range(header, offset, size) if size else slice(0, 0)
+        if size and not entry.flags & BINARY_OPTIONS:  # else compatibility attributes, not text
             options = _text(header[content])
             content = slice(offset, offset + len(options.encode()))
         rest[described] = bytes(OPTIONS.size)

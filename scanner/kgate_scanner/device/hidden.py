@@ -24,6 +24,7 @@ from kgate_scanner.device.fatbin import walk_fatbins
 from kgate_scanner.device.images import ImageKind
 from kgate_scanner.device.metallib import library_size
 from kgate_scanner.device.spirv import module_size
+from kgate_scanner.elf_records import CUDA_NOBITS, SHDR
 from kgate_scanner.filekind import EM_AMDGPU, EM_CUDA, EM_INTELGT
 
 if TYPE_CHECKING:
@@ -124,13 +125,10 @@ def _probe(view: memoryview, at: int) -> tuple[int, str]:
 
 
 def _fatbin_end(rest: memoryview, at: int) -> int:
-    if len(rest) < fatbin.CONTAINER.size + fatbin.ENTRY.size:
+    if not fatbin.is_container(rest):
         return 0
-    _, version, header_size, size = fatbin.CONTAINER.unpack_from(rest, 0)
-    if version != 1 or header_size != fatbin.CONTAINER.size:
-        return 0
-    end: int = at + min(header_size + size, len(rest))
-    return end
+    size: int = fatbin.CONTAINER.size + fatbin.CONTAINER.unpack_from(rest, 0)[3]
+    return at + min(size, len(rest))
 
 
 def _bundle_end(rest: memoryview, at: int) -> int:
@@ -142,10 +140,7 @@ def _bundle_end(rest: memoryview, at: int) -> int:
 
 
 def elf_size(view: memoryview) -> tuple[int, str]:
-    """Return size and kind of the device ELF at the start of `view`, (0, "") if it is none.
-
-    Section and program headers come last in what compilers write, so their ends are the size.
-    """
+    """Return size and kind of the device ELF at the start of `view`, (0, "") if it is none."""
     if len(view) < _ELF.size:
         return 0, ""
     fields = _ELF.unpack_from(view, 0)
@@ -155,6 +150,11 @@ def elf_size(view: memoryview) -> tuple[int, str]:
     if kind is None or fields[0][4] not in _ONE_OR_TWO or fields[0][5] not in _ONE_OR_TWO:
         return 0, ""
     size = max(_ELF.size, phoff + phentsize * phnum, shoff + shentsize * shnum)
+    if shentsize == SHDR.size and shoff + shentsize * shnum <= len(view):
+        # In old cubins sections follow their headers; those with bytes have an offset that fits.
+        rows = SHDR.iter_unpack(view[shoff : shoff + shentsize * shnum])
+        ends = (row[4] + row[5] for row in rows if row[1] not in CUDA_NOBITS)
+        size = max(size, *(end for end in ends if end <= len(view)), 0)
     return min(size, len(view)), kind
 
 

@@ -29,6 +29,10 @@ def judge_images(ledger: Ledger) -> None:
     if debug:
         targets = ", ".join(sorted({image.target for image in debug}))
         ledger.report(rules.DEBUG, f"{len(debug)} images ({targets})", debug[0].offset)
+    encoded = [image for image in images if image.kind is ImageKind.LTO_IR]
+    if encoded:
+        targets = ", ".join(sorted({image.target for image in encoded}))
+        ledger.report(rules.OPAQUE, f"{len(encoded)} images ({targets})", encoded[0].offset)
     code = [image for image in images if image.kind not in _CONTAINERS]
     if code and not any(image.is_machine_code for image in code):
         kinds = ", ".join(sorted({str(image.kind) for image in code}))

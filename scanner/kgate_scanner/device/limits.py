@@ -26,7 +26,7 @@ class DeviceLimits:
     """Decompressed bytes that any file may have, however small it is."""
     undeclared_bytes: int = 64 * MIB
     """Decompressed bytes of an image whose container declares no size."""
-    images: int = 16_384
+    images: int = 32_768
     """Images of one file."""
     kernels: int = 500_000
     """Kernels of one file."""

@@ -71,10 +71,7 @@ class Reader:
         if content is not None:
             if kind is ImageKind.UNKNOWN and payload.container_format == "sycl":
                 kind = content_kind(content)
-            if payload.opaque:
-                seen = f"{kind} {payload.target} of {len(content)} bytes"
-                self._ledger.report(rules.OPAQUE, seen, payload.place.base)
-            elif kind in _READERS:
+            if kind in _READERS:
                 code = _READERS[kind](content)
             elif kind is ImageKind.UNKNOWN:
                 self._ledger.report(rules.UNKNOWN, "an image of unknown kind", payload.place.base)

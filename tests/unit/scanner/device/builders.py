@@ -150,7 +150,7 @@ def cubin(
     sections = [Sec(".strtab"), Sec(".symtab")]
     symbols, general = [("helper", 0x02, 0, 3)], b""
     for number, kernel in enumerate(kernels, start=2):
-        text = len(sections) + 1
+        text = len(sections) + 1  # the number of the code section: what follows is linked to it
         symbols.append((kernel.name, 0x12, 0x10, text))
         general += attribute(0x2F, struct.pack("<II", number, kernel.registers))
         general += attribute(0x12, struct.pack("<II", number, kernel.stack))
@@ -160,8 +160,14 @@ def cubin(
         sections += [
             Sec(f".text.{kernel.name}", bytes(128), info=number, align=128),
             Sec(f".nv.info.{kernel.name}", own, 0x70000000, info=text, align=4),
-            Sec(f".nv.constant0.{kernel.name}", bytes(kernel.constant), 0x70000064, align=4),
-            Sec(f".nv.shared.{kernel.name}", b"", 0x7000000A, size=kernel.shared),
+            Sec(
+                f".nv.constant0.{kernel.name}",
+                bytes(kernel.constant),
+                0x70000064,
+                info=text,
+                align=4,
+            ),
+            Sec(f".nv.shared.{kernel.name}", b"", 0x7000000A, info=text, size=kernel.shared),
         ]
     sections.append(Sec(".nv.info", general, 0x70000000, link=2, align=4))
     if tool_args is not None:

@@ -11,7 +11,6 @@ from tests.unit.scanner.device.builders import (
     CUDA,
     ET_REL,
     NOTE,
-    PROGBITS,
     STRTAB,
     SYMTAB,
     ElfFile,
@@ -135,10 +134,24 @@ def test_kernels_beyond_the_limit_of_an_image_are_damage(monkeypatch: pytest.Mon
     assert "more kernel attributes than kernels" in read.damage
 
 
-def test_two_sections_of_one_name_are_damage() -> None:
-    sections = [Sec(".text.a", b"1", PROGBITS), Sec(".text.a", b"2", PROGBITS), Sec(".symtab")]
-    data = ElfFile(CUDA, 2, 0x41, 8, 1, 90 << 8, sections).build()
-    assert "several sections have one name" in read_cubin(memoryview(data)).damage
+def test_static_kernels_of_one_name_keep_their_own_resources() -> None:
+    kernels = (Kernel("same", 32, shared=64), Kernel("same", 64, shared=128))
+    read = read_cubin(memoryview(cubin(kernels=kernels)))
+    assert [(k.name, k.registers, k.shared) for k in read.kernels] == [
+        ("same", 32, 64),
+        ("same", 64, 128),
+    ]
+    assert read.damage == ()
+
+
+def test_a_section_linked_to_another_kernel_is_damage() -> None:
+    data = cubin(kernels=(Kernel("a"), Kernel("b")))
+    swapped = data.replace(b".nv.info.a\0", b".nv.info.b\0")
+    assert ".nv.info.b is linked to the code of a" in read_cubin(memoryview(swapped)).damage
+
+
+def test_variants_exist_since_hopper_only() -> None:
+    assert read_cubin(memoryview(cubin(60, accelerated=True))).target == "sm_60"
 
 
 def test_bytes_that_are_no_elf_are_damage() -> None:

@@ -91,6 +91,12 @@ def test_options_and_source_name_come_out_of_the_header() -> None:
     assert (found.images[1].options, found.images[1].lineinfo) == ("-O1 -v", "softmax.cu")
 
 
+def test_empty_options_are_no_options() -> None:
+    one = bytearray(entry(cubin(90), header_size=72))
+    one[0x14:0x18] = struct.pack("<I", 64)
+    assert scan(host(fatbin(bytes(one)))).findings == ()
+
+
 def test_binary_options_are_not_taken_for_text() -> None:
     one = entry(cubin(100, abi=8), arch=100, options=b"\0\2\2\1", flags=0x1000011)
     found = scan(host(fatbin(one)))

@@ -96,6 +96,16 @@ def test_machine_code_in_an_elf_of_another_class_is_found_and_called_damaged() -
     assert "ELF class 1" in said(found)
 
 
+def test_sections_behind_their_headers_belong_to_the_code() -> None:
+    content = bytearray(cubin(60))
+    shoff = struct.unpack_from("<Q", content, 40)[0]
+    content += b"strings at the end\0"
+    first = shoff + 64
+    content[first + 24 : first + 40] = struct.pack("<QQ", len(content) - 19, 19)
+    found = scan(b"text " + bytes(content) + b"\0more text")
+    assert found.images[0].size == len(content)
+
+
 def test_tiny_sections_do_not_hide_a_magic() -> None:
     content = cubin(90)
     pieces = [Sec(f".d{i}", content[i : i + 2], align=1) for i in range(0, len(content), 2)]
@@ -114,6 +124,7 @@ def test_code_across_the_edge_of_a_window_is_found() -> None:
     "content",
     [
         b"\x50\xed\x55\xba" + bytes(100),
+        b"\x50\xed\x55\xba\x01\0\x10\0" + b"\x48" * 200,
         b"CCOB" + b"\xff" * 100,
         b"CCOB",
         b"__CLANG_OFFLOAD_BUNDLE__sycl-spir64\0.tgtimg\0",
