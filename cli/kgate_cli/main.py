@@ -21,6 +21,7 @@ from kgate_cli import exits
 
 COMMANDS: Final[dict[str, str]] = {
     "init": "Start a site: kgate.yaml, a policy, keys and the trust root that pods pin.",
+    "add": "Propose a pin: a kernel's risk card, ready for a merge request.",
     "lock": "Resolve every pin to a commit and its variants' digests: kgate.lock.",
     "sync": "Admit every pin: fetch, verify, scan, decide, sign, publish. The CI command.",
     "serve": "Serve what was published to stock Hub clients.",

@@ -14,6 +14,7 @@ from kgate_core import strictjson
 from kgate_core.errors import IntegrityError, InvalidInput
 from kgate_core.evidence import Evidence, Outcome, RuleResult
 from kgate_core.kernel import KernelId
+from kgate_mirror_server.approvals import kept_approvals
 from kgate_mirror_server.evidence import Imported
 from kgate_mirror_server.fetch import fetch_large
 from kgate_mirror_server.ports import Denial, EvidenceKind, Publication, PublishedVariant
@@ -126,7 +127,7 @@ def _admit_variant(
     except (IntegrityError, InvalidInput) as exc:
         refusal = RuleResult(BROKEN_PROMISE, Outcome.DENY, exc.message, exc.hint)
         return VariantResult(name, None, None, (refusal,), {})
-    found = _gather(mirror, source, pin, kernel, locked.lane, described, dependencies, now)
+    found = gather(mirror, source, pin, kernel, locked.lane, described, dependencies, now)
     decision = mirror.decide(
         stored_evidence(
             mirror, kernel, locked.lane, found, pin.model_dump(mode="json", exclude_none=True)
@@ -156,7 +157,7 @@ def _as_locked(
     return described
 
 
-def _gather(
+def gather(
     mirror: Mirror,
     source: Source,
     pin: Pin,
@@ -247,13 +248,15 @@ def _publish(
             raise AssertionError("an allowed variant has a manifest")
         mirror.room.remember(kernel, locked.lane, result.manifest, result.evidence)
         attestor = mirror.attestor_for(result.manifest, now)
+        approvals = kept_approvals(mirror, kernel, locked.lane, result.manifest, now)
         signed = attestor.attest(kernel, locked.lane, result.manifest, now)
+        decision, *others = (mirror.room.keep(bundle) for bundle in signed.bundles)
         variants.append(
             PublishedVariant(
                 result.variant,
                 result.manifest,
                 mirror.room.imported(result.evidence).files,
-                tuple(mirror.room.keep(bundle) for bundle in signed.bundles),
+                (decision, *approvals, *others),
                 result.evidence,
             )
         )
