@@ -2,11 +2,11 @@
 
 A site publishes one kernel of half a gigabyte. `export_ratio_sha256` and `import_ratio_sha256` are
 times of writing all parts, and of reading and storing them verified, each divided by the time of
-one sha256 over the same bytes in the same run. `*_cpu_ratio` is the same in processor time, and
-`*_ratio_copy` compares with copying and syncing the file, which no export can beat. Scanning and deciding at the far side is reported
-beside them, not in them: `kgate sync` costs the same. `differential_ratio` is the size of a bundle
-after one file of 1 kB changed, divided by the size of the full one. `--cut` takes parts so small
-that the large file is cut into eight.
+one sha256 over the same bytes in the same run; `*_cpu_ratio` is the same in processor time and
+`*_ratio_copy` compares with copying and syncing the file. Scanning and deciding at the far side is
+not in them: `kgate sync` costs the same. `differential_ratio` is the size of a bundle after one
+file of 1 kB changed, divided by the size of the full one. `--cut` takes parts so small that the
+large file is cut into eight.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from kgate_core.digest import Digest
 from kgate_core.errors import IntegrityError
@@ -19,6 +19,7 @@ from kgate_mirror_server.bundle.parts import (
     read_content,
 )
 from kgate_mirror_server.bundle.streams import read_blob
+from kgate_mirror_server.store.disk import DiskStore
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -29,7 +30,9 @@ if TYPE_CHECKING:
     from kgate_mirror_server.bundle.parts import Located
     from kgate_mirror_server.fetch import Progress
     from kgate_mirror_server.ports import BlobStore
-    from kgate_mirror_server.store.disk import DiskStore
+
+
+LARGE: Final = 1024 * 1024  # bytes; smaller blobs are not worth a second thread
 
 
 class PartState(StrEnum):
@@ -141,7 +144,17 @@ def _take_file(run: _Run, path: Path, placed: Placed) -> None:
     elif placed.entry.cut:
         run.segments.setdefault(placed.entry.blob, []).append((placed.entry, path, placed))
     else:
-        run.store.put(placed.entry.blob, placed.size, run.counted(_content(path, placed)))
+        _put(run, placed.entry.blob, path, placed)
+
+
+def _put(run: _Run, digest: Digest, path: Path, placed: Placed) -> None:
+    if placed.size < LARGE or not isinstance(run.store, DiskStore):
+        run.store.put(digest, placed.size, run.counted(_content(path, placed)))
+        return
+    with path.open("rb") as stream:
+        run.store.put_range(digest, placed.size, stream, placed.content)
+    run.new_bytes += placed.size
+    run.progress(placed.size)
 
 
 def _check_copy(path: Path, placed: Placed) -> None:

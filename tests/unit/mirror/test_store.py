@@ -187,3 +187,22 @@ def test_a_store_that_cannot_be_created_says_so(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(KgateError, match="cannot be created"):
         DiskStore(tmp_path / "file" / "store")
+
+
+def test_a_range_of_a_file_is_stored_and_checked_like_any_bytes(tmp_path: Path) -> None:
+    store = DiskStore(tmp_path / "store")
+    data = bytes(range(256)) * 80_000
+    source = tmp_path / "source"
+    source.write_bytes(b"before" + data + b"after")
+    digest = Digest.of(data)
+    with source.open("rb") as stream:
+        with pytest.raises(IntegrityError, match="was promised"):
+            store.put_range(digest, len(data), stream, 5)
+        with pytest.raises(IntegrityError, match="promised"):
+            store.put_range(digest, len(data) + 100, stream, 6)
+        assert not store.has(digest)
+        assert list((tmp_path / "store" / "tmp").iterdir()) == []
+        store.put_range(digest, len(data), stream, 6)
+        store.put_range(digest, len(data), stream, 6)
+    assert store.path(digest).read_bytes() == data
+    assert store.path(digest).stat().st_mode & 0o777 == 0o444
