@@ -1,4 +1,4 @@
-"""Starts the shim: watches for the import of `kernels` and hooks its modules as they appear.
+"""Starts the shim: waits for the import of `kernels` and hooks its modules as they appear.
 
 A `.pth` file imports this in every interpreter of the environment, so it uses the standard
 library only, imports next to nothing and does nothing else. It does not decide, read files or
@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from types import ModuleType
     from typing import Any
 
-_WATCHED = "kernels"
+_HOOKED = "kernels"
+_WATCHED = "torch"  # every process that could run GPU code imports it
 _TRUE = {"1", "true", "yes", "on"}
 
 
@@ -42,7 +43,7 @@ class _HookingLoader:
 
 
 class _Finder:
-    """Finds `kernels` and its submodules through the other finders, and nothing else."""
+    """Finds `kernels`, its submodules and `torch` through the other finders, and nothing else."""
 
     def find_spec(
         self,
@@ -50,7 +51,7 @@ class _Finder:
         path: "Sequence[str] | None" = None,
         target: "ModuleType | None" = None,
     ) -> "ModuleSpec | None":
-        if name.partition(".")[0] != _WATCHED:
+        if not _matters(name):
             return None
         for finder in sys.meta_path:
             if finder is self or not hasattr(finder, "find_spec"):
@@ -63,7 +64,14 @@ class _Finder:
         return None
 
 
+def _matters(name: str) -> bool:
+    return name == _WATCHED or name.partition(".")[0] == _HOOKED
+
+
 def _hook(module: "ModuleType") -> None:
+    if module.__name__ == _WATCHED:
+        _watch()
+        return
     try:
         from kgate_client import hook
     except Exception as exc:
@@ -71,6 +79,15 @@ def _hook(module: "ModuleType") -> None:
             return
         raise ImportError("kgate cannot start its gate, so kernels may not be loaded") from exc
     hook.attach(module)
+
+
+def _watch() -> None:
+    try:
+        from kgate_client import watch
+
+        watch.start()
+    except Exception:  # noqa: BLE001, S110  # torch must import; the load points are hooked all the same
+        pass
 
 
 def start() -> bool:
@@ -84,7 +101,7 @@ def start() -> bool:
     if not active():
         sys.meta_path.insert(0, _Finder())
         for name, module in list(sys.modules.items()):
-            if name.partition(".")[0] == _WATCHED:
+            if _matters(name):
                 _hook(module)
     return True
 
