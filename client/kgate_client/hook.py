@@ -85,6 +85,10 @@ def _hook_hub(module: ModuleType) -> None:
     _wrap(module, "_get_hf_api", wrappers.repaired)
 
 
+def _hook_versions(module: ModuleType) -> None:
+    _wrap(module, "_get_available_versions", wrappers.without_empty_versions)
+
+
 def _hook_deps(module: ModuleType) -> None:
     _gate_import(module)
     _wrap(module, "resolve_kernel_tree", wrappers.noting)
@@ -120,6 +124,7 @@ def _hook_benchmark(module: ModuleType) -> None:
 
 
 _KERNELS_0_17: Final[Mapping[str, Patch]] = {
+    "kernels._versions": _hook_versions,
     "kernels.hf_hub": _hook_hub,
     "kernels.importer": _gate_import,
     "kernels.deps": _hook_deps,

@@ -10,10 +10,13 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from kgate_client.place import Place
+
+NOTHING: Final = "0a4e10129ac575afcde821691a382960f6f905b3"
+"""The commit at which mirrors show everything that is not there (docs/adr/0002)."""
 
 _meant: dict[tuple[str, str], set[int]] = {}  # (repository, commit) to version numbers
 

@@ -135,6 +135,21 @@ def carrying(original: Function) -> Function:
     return load
 
 
+def without_empty_versions(original: Function) -> Function:
+    """Leave out the versions that a mirror lists only so that stock clients find no build there.
+
+    Without this the client would advise everybody to change to a version that holds nothing.
+    """
+
+    @functools.wraps(original)
+    def get_available_versions(*args: Any, **kwargs: Any) -> Any:
+        found = original(*args, **kwargs)
+        real = {n: ref for n, ref in found.items() if ref.target_commit != versions.NOTHING}
+        return real or found
+
+    return get_available_versions
+
+
 def refusing_scripts(original: Function) -> Function:
     """Refuse scripts that came with a repository but that nobody signed."""
 

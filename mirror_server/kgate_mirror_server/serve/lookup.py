@@ -1,6 +1,6 @@
 """Names in URLs, looked up in what one caller may see of one lane; and the uniform emptiness.
 
-Everything a caller may not have looks the same (ARCHITECTURE 6.2 in the docs): a well-formed
+Everything a caller may not have looks the same (docs/adr/0002): a well-formed
 kernel repository with versions 1 to 16, each at one fixed commit without files. Stock clients then
 run the PyTorch path. A commit that is not published has no tree of its own, because clients keep
 a commit's tree for ever and it may be published later.

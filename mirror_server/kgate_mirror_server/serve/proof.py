@@ -1,4 +1,4 @@
-"""Proves that signed evidence and stored blobs stand behind a catalog row (THREATS T16).
+"""Proves that signed evidence and stored blobs stand behind a catalog row (T16 in docs/threat-model.md).
 
 A row alone proves nothing: whoever can write to the database could add one. So each published
 variant is proven before it is served: its manifest blob, its bundles against the mirror's trusted
