@@ -1,4 +1,4 @@
-"""Scans what lies on a disk: library, variant, kernel repository, Hub cache, wheel or any tree.
+"""Scans what lies on a disk: library, variant, repository, Hub cache, wheel, image or any tree.
 
 It finds out which of these a path is and gives one report per variant (and one for the rest). What
 a registry or an upstream offers is fetched elsewhere.
@@ -20,6 +20,7 @@ from kgate_core.kernel import Variant
 from kgate_core.manifest import MAX_FILES
 from kgate_scanner.collection import Collection, collect_directory, collect_wheel
 from kgate_scanner.files import METADATA
+from kgate_scanner.layers import LAYOUT, collect_image, read_images
 from kgate_scanner.scan import DEFAULT_LIMITS, inspect_files, report_on
 
 if TYPE_CHECKING:
@@ -83,6 +84,13 @@ def _scan_directory(path: Path, name: str, limits: ScanLimits) -> Iterator[Scann
     if variant is not None and (path / METADATA).is_file():
         yield _scan_collection(collect_directory(path), name, variant, limits)
         return
+    if (path / LAYOUT).is_file():
+        for image in read_images(path):
+            with tempfile.TemporaryDirectory(prefix="kgate-scan-") as place:
+                found = collect_image(image, Path(place))
+                if found.files:
+                    yield _scan_collection(found, _joined(name, image.name or "."), None, limits)
+        return
     if (path / _SNAPSHOTS).is_dir() and (path / "blobs").is_dir():
         for snapshot in sorted((path / _SNAPSHOTS).iterdir()):
             yield from _scan_directory(snapshot, _joined(name, _SNAPSHOTS, snapshot.name), limits)
@@ -145,4 +153,4 @@ def _variant(path: Path) -> Variant | None:
 
 
 def _joined(*parts: str) -> str:
-    return "/".join(part for part in parts if part != ".")
+    return "/".join(part for part in parts if part != ".") or "."
