@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.clients import run_ungated
-from tests.mirrorkit import COMMIT, MirrorKit, make_mirror, served
+from tests.mirrorkit import COMMIT, MirrorKit, commit_of, make_mirror, served
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -176,3 +176,47 @@ print(json.dumps(said))
             "ValueError",
         ]
         assert run_ungated(LOAD, tmp_path, endpoint=address) == {"answer": 42}
+
+
+def test_a_client_that_saw_a_narrow_set_gets_the_wider_one(tmp_path: Path) -> None:
+    """Clients keep a commit's file list for ever: a wider set must be another revision."""
+    mirror = make_mirror(tmp_path / "mirror")
+    narrow = mirror.variant(variant="torch-cuda")
+    mirror.publish(narrow)
+    home = tmp_path / "home"
+    home.mkdir()
+    fill = f"""
+import json
+from huggingface_hub import HfApi, snapshot_download
+snapshot_download("acme/relu", repo_type="kernel", revision="{COMMIT}")
+api = HfApi()
+print(json.dumps([b.target_commit for b in api.list_repo_refs("acme/relu", repo_type="kernel")
+                  .branches if b.name == "v1"]))
+"""
+    with served(mirror.settings) as address:
+        assert run_ungated(fill, home, endpoint=address) == [str(COMMIT)]
+        minted = commit_of("upstream commit with both variants")
+        wide = [mirror.variant(variant=name, served=minted, upstream_revision=COMMIT)
+                for name in ("torch-cuda", "torch-cpu")]  # fmt: skip
+        mirror.publish(*wide, served=minted)
+        wait = f"""
+import json, time
+from huggingface_hub import HfApi
+for _ in range(100):
+    refs = HfApi().list_repo_refs("acme/relu", repo_type="kernel").branches
+    if [b.target_commit for b in refs if b.name == "v1"] == ["{minted}"]:
+        break
+    time.sleep(0.1)
+print(json.dumps("seen"))
+"""
+        assert run_ungated(wait, home, endpoint=address) == "seen"
+        assert run_ungated(LOAD, home, endpoint=address) == {"answer": 42}
+        # Who pinned the upstream commit sees what was there from the beginning, and no more.
+        old = f"""
+import json, kernels
+from huggingface_hub import HfApi
+tree = HfApi().list_repo_tree("acme/relu", "build", repo_type="kernel", revision="{COMMIT}")
+print(json.dumps([[entry.path for entry in tree],
+                  kernels.has_kernel("acme/relu", revision="{COMMIT}")]))
+"""
+        assert run_ungated(old, home, endpoint=address) == [["build/torch-cuda"], False]

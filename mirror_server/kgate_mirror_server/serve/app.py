@@ -27,6 +27,7 @@ from kgate_core.errors import (
 from kgate_mirror_server.serve.access import OpenAccess
 from kgate_mirror_server.serve.blobguard import BlobGuard
 from kgate_mirror_server.serve.blobresponse import BlobSender, SmallBlobs
+from kgate_mirror_server.serve.evidenceapi import EvidenceApi
 from kgate_mirror_server.serve.gauges import gauges_of
 from kgate_mirror_server.serve.hubapi import HubApi
 from kgate_mirror_server.serve.metrics import CONTENT_TYPE, Metrics
@@ -203,5 +204,7 @@ def create_app(
     access = access or OpenAccess()
     source = SnapshotSource(catalog, store, guard, trust, clock)
     sender = BlobSender(guard, SmallBlobs(), settings.send_file)
-    router = Router(HubApi(settings.public_url), PodApi(trust), sender, access, settings)
+    router = Router(
+        HubApi(settings.public_url), PodApi(trust), EvidenceApi(store), sender, access, settings
+    )
     return ServeApp(source, router, settings, access, Metrics(settings.metrics), refresh)

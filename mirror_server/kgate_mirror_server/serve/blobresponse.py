@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 from kgate_core.errors import IntegrityError, NotFound
 from kgate_mirror_server.serve.ranges import Span, Unsatisfiable, parse_ranges
 from kgate_mirror_server.serve.settings import SendFile
-from kgate_mirror_server.serve.wire import FILE_RANGE, PATHSEND, Answer, Header, error
+from kgate_mirror_server.serve.wire import FILE_RANGE, PATHSEND, Answer, Header, error, matches
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -76,7 +76,7 @@ class BlobSender:
         """Answer a GET or HEAD for a file; returns the status that was sent."""
         etag = f'"{file.digest.hex if file.lfs else file.oid}"'
         common = (*headers, (b"etag", etag.encode("ascii")), _RANGES, _CACHE, _NOSNIFF)
-        if _matches(request.header(b"if-none-match"), etag):
+        if matches(request.header(b"if-none-match"), etag):
             return await _send(Answer(304, headers=common), request, send)
         if request.head:
             length = (b"content-length", b"%d" % file.size)
@@ -222,15 +222,6 @@ async def _read(descriptor: int, position: int, size: int) -> bytes:
     except OSError:  # EAGAIN: not in the page cache; or a file system without RWF_NOWAIT
         return await asyncio.to_thread(os.pread, descriptor, size, position)
     return bytes(memoryview(buffer)[:got])
-
-
-def _matches(header: str | None, etag: str) -> bool:
-    """Return whether If-None-Match names this entity tag, compared weakly (13.1.2)."""
-    if header is None:
-        return False
-    return header == "*" or etag in {
-        part.strip().removeprefix("W/") for part in header[:4096].split(",")
-    }
 
 
 async def _start(send: Send, status: int, headers: tuple[Header, ...]) -> None:

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from kgate_core.digest import Digest
 from kgate_core.errors import InvalidInput
-from kgate_core.kernel import RepoType
 from kgate_core.verify import MAX_BUNDLES
-from kgate_mirror_server.serve.lookup import parse_ref
+from kgate_mirror_server.serve.evidenceapi import find_variant
+from kgate_mirror_server.serve.openapi import DOCUMENT
 from kgate_mirror_server.serve.wire import error, json_answer, json_bytes
 
 if TYPE_CHECKING:
@@ -45,6 +45,8 @@ class PodApi:
                 if data is None:
                     return error(404, "there is no such trust document")
                 return json_bytes(data, _FRESH)
+            case ["openapi.json"]:
+                return json_answer(DOCUMENT)
             case ["attestations", "by-manifest", digest]:
                 return _by_manifest(digest, visible)
             case ["attestations", org, name, revision, variant]:
@@ -69,15 +71,10 @@ def _by_manifest(text: str, visible: Visible) -> Answer:
 
 
 def _by_name(org: str, name: str, revision: str, variant: str, visible: Visible) -> Answer:
-    ref = parse_ref(org, name)
-    if ref is None:
-        return _absent("there is no attestation under this name", "unknown")
-    for repo_type in RepoType:
-        repo = visible.repo(ref, repo_type)
-        view = repo.revisions.get(revision) if repo is not None else None
-        if view is not None and variant in view.variants:
-            return attestations([view.variants[variant]])
-    for denial in told(visible, str(ref)):
+    if found := find_variant(visible, org, name, revision, variant):
+        return attestations([found])
+    ref = f"{org}/{name}"
+    for denial in told(visible, ref):
         if denial.variant == variant and revision in {str(denial.upstream), f"v{denial.version}"}:
             return _absent(
                 f"{ref} {variant} was denied in lane {visible.name}",

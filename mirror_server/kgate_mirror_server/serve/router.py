@@ -6,6 +6,7 @@ request is answered from one snapshot. What the parts answer is theirs to know.
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     from kgate_mirror_server.serve.access import Access, Caller
     from kgate_mirror_server.serve.blobresponse import BlobSender
+    from kgate_mirror_server.serve.evidenceapi import EvidenceApi
     from kgate_mirror_server.serve.podapi import PodApi
     from kgate_mirror_server.serve.settings import ServeSettings
     from kgate_mirror_server.serve.snapshot import Snapshot
@@ -49,12 +51,14 @@ class Router:
         self,
         hub: HubApi,
         pod: PodApi,
+        evidence: EvidenceApi,
         sender: BlobSender,
         access: Access,
         settings: ServeSettings,
     ) -> None:
         self._hub = hub
         self._pod = pod
+        self._evidence = evidence
         self._sender = sender
         self._access = access
         self._settings = settings
@@ -81,6 +85,8 @@ class Router:
         style = self._settings.deny_style
         visible = Visible(asked.lane, snapshot.lane(asked.lane), asked.caller, style)
         match asked.parts:
+            case ["api", "kgate", "v1", "evidence", *rest]:
+                return await asyncio.to_thread(self._evidence.answer, rest, visible)
             case ["api", "kgate", "v1", *rest]:
                 return self._pod.answer(rest, visible)
             case ["api", *rest]:
@@ -118,5 +124,5 @@ class Router:
 
 
 def _is_marked(request: Request, parts: Sequence[str]) -> bool:
-    """Return whether the shim is beside this client, or the shim itself asks (THREATS T55)."""
+    """Return whether the shim is beside this client, or the shim itself asks (T55)."""
     return parts[:2] == ["api", "kgate"] or SHIM_MARK in (request.header(b"user-agent") or "")

@@ -31,6 +31,8 @@ FILE_RANGE: Final = "kgate.response.filerange"
 MAX_PATH: Final = 4096  # bytes of a raw path; a manifest path has at most 1,024
 MAX_QUERY: Final = 4096  # bytes of a query string
 MAX_FIELDS: Final = 100  # fields in one query string
+_OK: Final = 200
+_NOT_MODIFIED: Final = 304
 _BRANCH: Final = "/refs/heads/"
 _JSON: Final = (b"content-type", b"application/json; charset=utf-8")
 _NOSNIFF: Final = (b"x-content-type-options", b"nosniff")
@@ -136,10 +138,14 @@ class Answer:
     async def send(self, request: Request, send: Send) -> None:
         """Send it; a HEAD request gets the headers of the whole."""
         headers = list(self.headers)
-        if self.status != 304:  # noqa: PLR2004  # RFC 9110 15.4.5: no content, and none announced
-            headers.append((b"content-length", b"%d" % len(self.body)))
-        await send({"type": "http.response.start", "status": self.status, "headers": headers})
-        await send({"type": "http.response.body", "body": b"" if request.head else self.body})
+        status, body = self.status, self.body
+        etag = dict(headers).get(b"etag")
+        if status == _OK and etag and matches(request.header(b"if-none-match"), etag.decode()):
+            status, body = _NOT_MODIFIED, b""
+        if status != _NOT_MODIFIED:  # RFC 9110 15.4.5: no content, and none announced
+            headers.append((b"content-length", b"%d" % len(body)))
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": b"" if request.head else body})
 
 
 def json_answer(value: object, *headers: Header, status: int = 200) -> Answer:
@@ -171,3 +177,12 @@ def _header_text(text: str) -> bytes:
 def flag(query: dict[str, str], name: str) -> bool:
     """Return whether a query asks for something, as clients of all ages write it."""
     return query.get(name, "").lower() in {"true", "1"}
+
+
+def matches(header: str | None, etag: str) -> bool:
+    """Return whether If-None-Match names this entity tag, compared weakly (13.1.2)."""
+    if header is None:
+        return False
+    return header == "*" or etag in {
+        part.strip().removeprefix("W/") for part in header[:4096].split(",")
+    }

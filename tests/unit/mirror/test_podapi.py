@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import base64
 import json
+from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,8 @@ from kgate_core.manifest import Manifest
 from kgate_core.strictjson import dumps
 from kgate_core.trust import TrustDocuments, load
 from kgate_core.verify import Expected, Verified, verify
+from kgate_mirror_server.ports import EvidenceKind
+from kgate_mirror_server.serve.openapi import DOCUMENT
 from kgate_mirror_server.trustfiles import write_trust
 from kgate_signer.trustwriter import refresh_timestamp
 from tests.asgi import Reply, ask
@@ -19,6 +22,8 @@ from tests.mirrorkit import COMMIT, FILES, REPO, VARIANT, MirrorKit, commit_of, 
 from tests.trustkit import EXPERIMENTAL, manifest_of
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from kgate_mirror_server.serve.app import ServeApp
 
 API = "/api/kgate/v1"
@@ -163,3 +168,59 @@ def test_answers_are_json_whatever_happens(app: ServeApp) -> None:
         reply = ask(app, target)
         assert isinstance(json.loads(reply.body), dict)
         assert reply.headers["x-content-type-options"] == "nosniff"
+
+
+def evidence_kit(tmp_path: Path) -> tuple[MirrorKit, str]:
+    kit = make_mirror(tmp_path)
+    sbom = b'{"bomFormat":"CycloneDX"}'
+    item = kit.variant()
+    evidence = {**item.evidence, EvidenceKind.SBOM: kit.put(sbom)}
+    kit.publish(replace(item, evidence=evidence))
+    return kit, sbom.decode()
+
+
+def test_evidence_is_listed_and_read_by_name_and_by_digest(tmp_path: Path) -> None:
+    kit, sbom = evidence_kit(tmp_path)
+    app = kit.app()
+    digest = manifest_of(FILES).digest
+    for place in (f"acme/relu/{COMMIT}/{VARIANT}", f"by-manifest/{digest.hex}"):
+        listed = ask(app, f"{API}/evidence/{place}").json
+        assert listed["manifest"] == str(digest)
+        assert set(listed["evidence"]) == {"manifest", "sbom"}
+        reply = ask(app, f"{API}/evidence/{place}/sbom")
+        assert reply.body.decode() == sbom
+        tag = reply.headers["etag"]
+        assert tag.strip('"') == listed["evidence"]["sbom"].removeprefix("sha256:")
+        again = ask(app, f"{API}/evidence/{place}/sbom", headers={"if-none-match": tag})
+        assert (again.status, again.body) == (304, b"")
+        for kind in ("scan", "nothing", ""):
+            assert ask(app, f"{API}/evidence/{place}/{kind}").status == 404
+    for place in ("x", "acme/relu", f"acme/relu/{COMMIT}/none", "by-manifest/x", "a/b/c/d/e/f"):
+        assert ask(app, f"{API}/evidence/{place}").status == 404
+
+
+def test_changed_or_lost_evidence_is_not_shown(tmp_path: Path) -> None:
+    kit, _ = evidence_kit(tmp_path)
+    app = kit.app()
+    place = f"{API}/evidence/acme/relu/{COMMIT}/{VARIANT}/sbom"
+    (item,) = kit.catalog.publications()[0].variants
+    path = kit.store.path(item.evidence[EvidenceKind.SBOM])
+    path.chmod(0o644)
+    path.write_bytes(b"{}")
+    assert ask(app, place).status == 500
+    path.unlink()
+    assert ask(app, place).status == 404
+
+
+def test_attestations_that_a_pod_has_already_are_not_sent(app: ServeApp) -> None:
+    tag = ask(app, BY_NAME).headers["etag"]
+    reply = ask(app, BY_NAME, headers={"if-none-match": tag})
+    assert (reply.status, reply.body) == (304, b"")
+    assert "content-length" not in reply.headers
+
+
+def test_the_description_names_every_address_and_is_served(app: ServeApp) -> None:
+    document = ask(app, f"{API}/openapi.json").json
+    assert document == DOCUMENT
+    assert document["openapi"].startswith("3.1")
+    assert len(document["paths"]) == 7

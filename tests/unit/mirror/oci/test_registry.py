@@ -12,6 +12,7 @@ from kgate_core.digest import Digest
 from kgate_core.errors import IntegrityError, InvalidInput, NotFound, UpstreamError
 from kgate_core.kernel import KernelRef
 from kgate_mirror_server.oci import registry as module
+from kgate_mirror_server.oci.connection import ATTEMPTS
 from kgate_mirror_server.oci.credentials import Access, Place
 from kgate_mirror_server.oci.registry import Registry
 from kgate_mirror_server.oci.shape import EMPTY, INDEX, MANIFEST, Descriptor, Document
@@ -29,7 +30,7 @@ DIGEST = Digest.of(DATA)
 
 @pytest.fixture(autouse=True)
 def _without_waiting() -> Iterator[None]:
-    with stamina.set_testing(True, attempts=module.ATTEMPTS):
+    with stamina.set_testing(True, attempts=ATTEMPTS):
         yield
 
 
