@@ -9,11 +9,8 @@ interpreted here.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator  # noqa: TC003  # requests looks at the body's type
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import urljoin, urlsplit
 
 import requests
 import stamina
@@ -21,32 +18,21 @@ import stamina
 from kgate_core import strictjson
 from kgate_core.digest import Digest
 from kgate_core.errors import IntegrityError, InvalidInput, NotFound, UpstreamError
-from kgate_mirror_server.oci.credentials import Access, Login, Place
+from kgate_mirror_server.oci.connection import ATTEMPTS, Connection, Retryable, translated
 from kgate_mirror_server.oci.shape import EMPTY, INDEX, MANIFEST, Descriptor
+from kgate_mirror_server.oci.uploads import HashedChunk
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Iterator
 
     from kgate_core.kernel import KernelRef
-
-    Opened = Callable[[int], Iterator[bytes]]
-    """Yields a blob's bytes from an offset on."""
+    from kgate_mirror_server.oci.uploads import Opened
 
 CHUNK: Final = 1024 * 1024  # bytes
 UPLOAD_CHUNK: Final = 64 * 1024**2  # bytes in one PATCH; what has to be sent again at most
 MAX_MANIFEST: Final = 4 * 1024**2  # bytes; what registries must accept, so nobody sends more
-MAX_PAGES: Final = 1_000
-TIMEOUT: Final = 60.0  # seconds without a byte
-ATTEMPTS: Final = 4
 _ACCEPT: Final = f"{INDEX}, {MANIFEST}"
-_RETRY_STATUS: Final = frozenset({429, 500, 502, 503, 504})
-_ERRORS_FROM: Final = 400
-_UNAUTHORISED: Final = frozenset({401, 403})
 _REDIRECTED_TAG: Final = "sha256-"
-
-
-class _Retryable(Exception):  # noqa: N818  # stays inside this module
-    """The request may succeed if it is made again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,19 +57,8 @@ class Manifest:
         return tuple(read_descriptor(item, what=what) for item in items)
 
 
-class Registry:
-    """A registry with one set of credentials."""
-
-    def __init__(self, place: Place, access: Access | None = None) -> None:
-        self.place = place
-        access = access or Access()
-        self._base = f"{access.scheme(place.host)}://{place.host}"
-        self._session = requests.Session()
-        # Given with each request: the environment's certificates would override the session's.
-        self._verify = str(access.ca_file) if access.ca_file else None
-        # A netrc file would put its own credentials over ours.
-        self._session.auth = lambda request: request
-        self._login = Login(place, access, self._session)
+class Registry(Connection):
+    """A registry under whose namespace kernels lie."""
 
     def repository(self, repo: KernelRef) -> Repository:
         """Return where a kernel lies; raises InvalidInput for names that registries refuse."""
@@ -101,75 +76,6 @@ class Registry:
         prefix = f"{self.place.namespace}/" if self.place.namespace else ""
         names = self.pages("/v2/_catalog?n=1000", "repositories")
         return sorted(name for name in names if name.startswith(prefix))
-
-    def pages(self, path: str, key: str) -> Iterator[str]:
-        """Yield the strings of a paged list."""
-        for _ in range(MAX_PAGES):
-            response = self.ask("GET", path)
-            data = strictjson.loads(response.content, what=path)
-            for item in data.get(key) or ():
-                yield str(item)
-            following = response.links.get("next", {}).get("url")
-            if not following:
-                return
-            path = str(following)
-        raise UpstreamError(f"{self.place}: more than {MAX_PAGES} pages")
-
-    def ask(self, method: str, path: str, **options: Any) -> requests.Response:  # noqa: ANN401  # requests' own
-        """Make a request that may be repeated; raises NotFound, UpstreamError."""
-        attempts = stamina.retry_context(
-            on=_Retryable, attempts=ATTEMPTS, timeout=None, wait_initial=0.1, wait_max=5.0
-        )
-        try:
-            for attempt in attempts:
-                with attempt:
-                    return self.once(method, path, **options)
-        except _Retryable as exc:
-            raise UpstreamError(
-                f"{self.place}: no answer in {ATTEMPTS} attempts: {exc}",
-                hint="run the same command again: what arrived stays there",
-            ) from exc
-        raise AssertionError("the retry loop always returns or raises")
-
-    def once(self, method: str, path: str, **options: Any) -> requests.Response:  # noqa: ANN401  # as above
-        """Make one request, answering one challenge; raises _Retryable, NotFound, UpstreamError."""
-        url = urljoin(self._base, path)
-        own = urlsplit(url).netloc == urlsplit(self._base).netloc
-        headers = options.pop("headers", {})
-        make = options.pop("body", None)
-        for again in (True, False):
-            if make is not None:
-                options["data"] = make()
-            with _translated(self.place):
-                response = self._session.request(
-                    method,
-                    url,
-                    headers=headers | (self._login.headers if own else {}),
-                    timeout=TIMEOUT,
-                    verify=self._verify,
-                    **options,
-                )
-            if not (again and response.status_code in _UNAUTHORISED and own):
-                break
-            if not self._login.answer(response):
-                break
-        return self._checked(response, method, path)
-
-    def _checked(self, response: requests.Response, method: str, path: str) -> requests.Response:
-        status = response.status_code
-        what = f"{self.place}: {method} {urlsplit(path).path}"
-        if status in _RETRY_STATUS:
-            raise _Retryable(f"HTTP {status}")
-        if status in _UNAUTHORISED:
-            raise UpstreamError(
-                f"{what}: HTTP {status}, not allowed",
-                hint="log in to the registry (docker login, skopeo login), or name --docker-config",
-            )
-        if status == requests.codes.not_found:
-            raise NotFound(f"{what}: not there")
-        if status >= _ERRORS_FROM:
-            raise UpstreamError(f"{what}: HTTP {status}: {_reason(response)}")
-        return response
 
 
 class Repository:
@@ -220,7 +126,7 @@ class Repository:
         """
         path = f"{self._path}/blobs/{digest}"
         attempts = stamina.retry_context(
-            on=_Retryable, attempts=ATTEMPTS, timeout=None, wait_initial=0.1, wait_max=5.0
+            on=Retryable, attempts=ATTEMPTS, timeout=None, wait_initial=0.1, wait_max=5.0
         )
         try:
             for attempt in attempts:
@@ -231,14 +137,14 @@ class Repository:
                         if offset > size:
                             return
                     _check_ended(offset, size)
-        except _Retryable as exc:
+        except Retryable as exc:
             raise UpstreamError(f"{self.name}: {digest} could not be fetched: {exc}") from exc
 
     def manifest(self, reference: str | Digest) -> Manifest:
         """Return a manifest by tag or digest; raises NotFound, IntegrityError."""
         path = f"{self._path}/manifests/{reference}"
         response = self._registry.ask("GET", path, headers={"Accept": _ACCEPT}, stream=True)
-        with response, _translated(self._registry.place):
+        with response, translated(self._registry.place):
             data = response.raw.read(MAX_MANIFEST + 1, decode_content=True)
         if len(data) > MAX_MANIFEST:
             raise IntegrityError(
@@ -328,7 +234,7 @@ class Repository:
         state: Any,  # noqa: ANN401  # hashlib names no type
     ) -> str:
         """Send one chunk, again from where it was cut; `state` ends with all of it hashed."""
-        hashed = _Hashed(opened, offset, count, state)
+        hashed = HashedChunk(opened, offset, count, state)
         at = offset
         for number in range(1, ATTEMPTS + 1):
             headers = {
@@ -340,7 +246,7 @@ class Repository:
                 response = self._registry.once(
                     "PATCH", location, body=lambda body=body: body, headers=headers
                 )
-            except _Retryable as exc:
+            except Retryable as exc:
                 if number == ATTEMPTS:
                     raise UpstreamError(
                         f"{self.name}: an upload was cut {ATTEMPTS} times: {exc}"
@@ -372,7 +278,7 @@ class Repository:
         if offset:
             headers["Range"] = f"bytes={offset}-"
         response = self._registry.once("GET", path, headers=headers, stream=True)
-        with response, _translated(self._registry.place):
+        with response, translated(self._registry.place):
             skip = offset if response.status_code == requests.codes.ok else 0
             for chunk in response.iter_content(CHUNK):
                 if skip >= len(chunk):
@@ -382,52 +288,6 @@ class Repository:
                 skip = 0
 
 
-class _Hashed:
-    """A chunk of a blob whose bytes are hashed once, however often they are sent."""
-
-    def __init__(self, opened: Opened, offset: int, count: int, state: Any) -> None:  # noqa: ANN401  # as above
-        self._opened = opened
-        self._start, self._end = offset, offset + count
-        self._hashed = offset
-        self._state = state
-
-    def rest(self, at: int) -> _Body:
-        """Return what is left to send from a position on."""
-        return _Body(self._read(at), self._end - at)
-
-    def finish(self) -> None:
-        """Hash what a registry that needed no bytes was never sent."""
-        for _ in self._read(self._hashed):
-            pass
-
-    def _read(self, at: int) -> Iterator[bytes]:
-        position = at
-        for chunk in self._opened(at):
-            piece = chunk[: self._end - position]
-            if position + len(piece) > self._hashed:
-                self._state.update(piece[max(0, self._hashed - position) :])
-                self._hashed = position + len(piece)
-            position += len(piece)
-            if piece:
-                yield piece
-            if position >= self._end:
-                return
-
-
-class _Body:
-    """An iterable with a length, which requests sends as it is instead of in HTTP chunks."""
-
-    def __init__(self, chunks: Iterator[bytes], size: int) -> None:
-        self._chunks = chunks
-        self._size = size
-
-    def __len__(self) -> int:
-        return self._size
-
-    def __iter__(self) -> Iterator[bytes]:
-        return self._chunks
-
-
 def _fallback(subject: Digest) -> str:
     """Return the tag that stands in for the referrers API."""
     return f"{_REDIRECTED_TAG}{subject.hex}"
@@ -435,7 +295,7 @@ def _fallback(subject: Digest) -> str:
 
 def _check_ended(offset: int, size: int) -> None:
     if offset < size:
-        raise _Retryable(f"the body ended after {offset} of {size} bytes")
+        raise Retryable(f"the body ended after {offset} of {size} bytes")
 
 
 def read_descriptor(data: strictjson.JsonValue, *, what: str) -> Descriptor:
@@ -449,27 +309,3 @@ def read_descriptor(data: strictjson.JsonValue, *, what: str) -> Descriptor:
         {str(key): str(value) for key, value in annotations.items()},
         {str(key): value for key, value in platform.items() if isinstance(value, str)},
     )
-
-
-@contextmanager
-def _translated(place: Place) -> Iterator[None]:
-    try:
-        yield
-    except requests.exceptions.SSLError as exc:
-        raise UpstreamError(
-            f"{place}: its certificate is not trusted here",
-            hint="name the CA with --ca-file, or --plain-http for a registry without TLS",
-        ) from exc
-    except (requests.exceptions.MissingSchema, requests.exceptions.InvalidURL) as exc:
-        raise UpstreamError(f"{place}: the registry names an unusable address") from exc
-    except (requests.RequestException, OSError) as exc:
-        raise _Retryable(type(exc).__name__) from exc
-
-
-def _reason(response: requests.Response) -> str:
-    """Return the registry's own sentence, shortened; it may say anything."""
-    try:
-        errors = response.json()["errors"]
-        return "; ".join(str(error.get("message", "")) for error in errors)[:200]
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return response.reason or "no reason given"
