@@ -1,9 +1,9 @@
 """Proves that signed evidence and stored blobs stand behind a catalog row.
 
-T16 in docs/threat-model.md: a row alone proves nothing: whoever can write to the database could add one. So each published
-variant is proven before it is served: its manifest blob, its bundles against the mirror's trusted
-root, and every file of the row against the manifest. Large files are looked at here and read when
-they are first served.
+T16 in docs/threat-model.md: a row alone proves nothing, for whoever can write to the database could
+add one. So each published variant is proven before it is served: its manifest blob, its bundles
+against the mirror's trusted root, and every file of the row against the manifest. Large files are
+looked at here and read when they are first served.
 """
 
 from __future__ import annotations
