@@ -86,6 +86,7 @@ def read_host(elf: Elf, path: str) -> HostFacts:
     hidden = list(dyn.check_views(elf, dynamic, len(binary.dynamic_symbols)))
     facts |= strings.read_strings(elf.data, _constants(elf))
     facts["overlay"] = _overlay(elf)
+    facts["python"]["abi3"] = ".abi3." in path.rpartition("/")[2]
     findings = [rules.HIDDEN_SYMBOLS.finding(path, seen) for seen in hidden[:_MAX_SHOWN]]
     return HostFacts(facts, (*findings, *_findings(facts, path)))
 

@@ -96,7 +96,14 @@ def test_the_python_and_torch_interfaces_are_told_by_symbols() -> None:
         return PyLong_FromLong(1);
     }"""
     facts = read(build_library(source)).facts
-    assert facts["python"] == {"init": ["PyInit__relu"], "imports": 2, "private": ["_Py_Dealloc"]}
+    assert facts["python"] == {
+        "init": ["PyInit__relu"],
+        "imports": 2,
+        "private": ["_Py_Dealloc"],
+        "abi3": False,
+    }
+    elf = Elf(memoryview(build_library(source)))
+    assert read_host(elf, "lib/_relu.abi3.so").facts["python"]["abi3"]
     assert facts["torchAbi"] == "stable"
     cxx = "int _ZN2at5emptyEv(void); int f(void) { return _ZN2at5emptyEv(); }"
     assert read(build_library(cxx)).facts["torchAbi"] == "cxx"
