@@ -34,6 +34,8 @@ COMMANDS: Final[dict[str, str]] = {
     "preflight": "Say which locked kernels an image upgrade would lose.",
     "revoke": "Pull a kernel back: nothing loads it from now on.",
     "reinstate": "Take a revocation back.",
+    "approve": "Give the second, human-held signature that the production lane needs.",
+    "keys": "Make, list, rotate and revoke the keys that sign for this site.",
     "trust": "Show, refresh and update the trust metadata.",
     "token": "Make, list and revoke the read-only tokens that clients send as HF_TOKEN.",
     "policy": "Check, test, explain and compare policies; grant exceptions.",

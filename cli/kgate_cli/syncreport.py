@@ -39,6 +39,15 @@ def to_json(mirror: Mirror, result: SyncResult, now: datetime) -> dict[str, Any]
             }
             for item in result.failures
         ],
+        "waiting": [
+            {
+                "repo": str(item.publication.repo),
+                "revision": str(item.publication.served),
+                "variant": item.item.variant,
+                "lane": item.publication.lane,
+            }
+            for item in result.waiting
+        ],
         "moved": [
             {
                 "repo": str(item.repo),
@@ -112,6 +121,8 @@ def render(output: Output, mirror: Mirror, result: SyncResult, now: datetime) ->
         )
         output.say(f"  → to take the new one: kgate lock --upgrade {moved.repo}")
     _render_exceptions(output, result, now)
+    for waits in result.waiting:
+        output.say(f"{waits.name}: waiting for kgate approve; not served until then")
     for failure in result.failures:
         output.note(f"error: {failure.pin}: {failure.error.message}")
         if failure.error.hint:

@@ -20,7 +20,15 @@ from kgate_mirror_server.store.disk import READ_CHUNK, DiskStore
 from kgate_mirror_server.trustfiles import read_pinned, read_trust
 from kgate_policy import evaluate, load_policy
 from kgate_signer.attest import Attestor
-from kgate_signer.keys import FileKey, from_uri, read_private_file
+from kgate_signer.keys import (
+    ANY,
+    APPROVED,
+    FileKey,
+    check_allowed,
+    from_uri,
+    read_private_file,
+)
+from kgate_signer.timestamps import HttpStamper, authority_from
 from kgate_signer.upstream import HUGGING_FACE, Publisher, UpstreamVerifier, shipped_root
 
 if TYPE_CHECKING:
@@ -30,7 +38,9 @@ if TYPE_CHECKING:
     from kgate_core.digest import Digest
     from kgate_core.evidence import Decision, Evidence, Facts, ScanReport
     from kgate_core.kernel import KernelId, KernelRef
+    from kgate_core.keys import Algorithm
     from kgate_core.manifest import FileEntry, Manifest
+    from kgate_core.timestamp import Authority
     from kgate_core.trust import TrustedRoot
     from kgate_mirror_server.config import Config
     from kgate_mirror_server.ports import BlobStore, HubClient
@@ -91,7 +101,27 @@ class Mirror:
             self.key(self.config.keys.admit),
             self.room,
             timedelta(days=self.config.valid_days),
+            self.stamper,
         )
+
+    @cached_property
+    def stamper(self) -> HttpStamper | None:
+        """Asks the configured timestamp authority; None if the site has none."""
+        authority = self.authority(datetime.now(UTC))
+        named = self.config.timestamp
+        return None if named is None or authority is None else HttpStamper(named.url, authority)
+
+    def authority(self, now: datetime) -> Authority | None:
+        """Read the configured timestamp authority; raises TrustError, InvalidInput."""
+        if (named := self.config.timestamp) is None:
+            return None
+        try:
+            pem = self.config.path(named.authority).read_bytes()
+        except OSError as exc:
+            raise TrustError(
+                f"timestamp.authority: {named.authority} cannot be read ({exc.strerror})"
+            ) from exc
+        return authority_from(pem, named.url, now)
 
     def key(self, uri: str) -> KeyProvider:
         """Open a private key; file names in its URI are relative to kgate.yaml."""
@@ -103,8 +133,12 @@ class Mirror:
         if name != uri and "?" not in name and b"ENCRYPTED" in (pem := read(name)):
             passphrase = self.ask(name)
             if passphrase is not None:
-                return FileKey.from_pem(pem, passphrase, what=name)
-        return from_uri(uri, read_file=read)
+                return check_allowed(FileKey.from_pem(pem, passphrase, what=name), self._allowed)
+        return from_uri(uri, read_file=read, allowed=self._allowed)
+
+    @property
+    def _allowed(self) -> frozenset[Algorithm]:
+        return APPROVED if self.config.approved_algorithms else ANY
 
     def trusted(self, now: datetime) -> TrustedRoot:
         """Return this site's own trust metadata, verified from the root that pods pin."""

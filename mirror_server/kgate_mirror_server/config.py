@@ -24,6 +24,7 @@ from pydantic import (
 from kgate_core.errors import InvalidInput, KgateError
 from kgate_core.kernel import KernelRef, Revision, check_origin
 from kgate_mirror_server import marks
+from kgate_mirror_server.fleet import Target
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -149,6 +150,8 @@ class Keys(_Model):
     timestamp: str = "file:keys/timestamp.pem"
     root: str = "file:keys/root.pem"
     """Signs trust metadata; take it offline after `kgate init` where you can."""
+    approve: str = "file:keys/approve.pem"
+    """Signs approvals, where a person runs `kgate approve`; never needed by sync or serve."""
     bundle: str | None = None
     """Signs bundles and receipts; the admit key unless given."""
 
@@ -163,6 +166,21 @@ class Publisher(_Model):
     workflows: Annotated[tuple[str, ...], Field(min_length=1)]
     """Addresses of the build definitions with their branch, as the certificate names them."""
     issuer: str = "https://token.actions.githubusercontent.com"
+
+
+class TimestampAuthority(_Model):
+    """An independent authority that dates decisions (RFC 3161)."""
+
+    url: str
+    authority: Path
+    """Its certificate or public key in PEM; `kgate trust update` tells pods to believe it."""
+
+    @field_validator("url")
+    @classmethod
+    def _usable(cls, url: str) -> str:
+        if not url.startswith(("http://", "https://")):
+            raise ValueError(f"a timestamp authority is http(s)://…, not {url!r}")
+        return url
 
 
 class Serve(_Model):
@@ -192,7 +210,12 @@ class Config(_Model):
     database: str = "sqlite:///kgate-data/kgate.db"
     trust: Path = Path("trust")
     keys: Keys = Keys()
+    approved_algorithms: bool = False
+    """Sign with P-256 keys only: what the cryptographic modules of validated systems offer."""
+    timestamp: TimestampAuthority | None = None
     serve: Serve = Serve()
+    targets: tuple[Target, ...] = ()
+    """The machines that every kernel should have a variant for; rule `targets-covered`."""
     publishers: tuple[Publisher, ...] = ()
     """Publishers besides Hugging Face's own, whose workflows are known."""
     sigstore_root: Path | None = None
@@ -271,12 +294,14 @@ def _explain(error: ValidationError, marked: marks.Marked, name: str) -> Invalid
 
 
 def _known_fields(where: tuple[str | int, ...]) -> set[str]:
-    models: dict[str, type[_Model]] = {
+    models: dict[str, type[BaseModel]] = {
         "kernels": Pin,
         "upstream": Upstream,
         "publishers": Publisher,
+        "targets": Target,
         "keys": Keys,
         "serve": Serve,
+        "timestamp": TimestampAuthority,
     }
     model = models.get(str(where[0])) if where else Config
     fields = (model or Config).model_fields

@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING
 from kgate_core.digest import Digest
 from kgate_core.errors import Conflict, NotFound
 from kgate_mirror_server.inventory import find
-from kgate_mirror_server.trustfiles import read_pinned, read_trust, write_trust
+from kgate_mirror_server.trustupdate import sign_change
 from kgate_signer.trustchanges import reinstate_digest, revoke_digest
-from kgate_signer.trustwriter import Offline, TrustSet, refresh_timestamp
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
     from datetime import datetime
 
     from kgate_mirror_server.app import Mirror
+    from kgate_signer.trustwriter import Offline, TrustSet
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ def revoke(mirror: Mirror, reference: str, reason: str, now: datetime) -> list[N
             trust = revoke_digest(trust, item.digest, reason, by, now=now)
         return trust
 
-    _sign(mirror, change, now)
+    sign_change(mirror, change, now)
     return fresh
 
 
@@ -64,7 +64,7 @@ def reinstate(mirror: Mirror, reference: str, now: datetime) -> list[Named]:
             trust = reinstate_digest(trust, item.digest, by, now=now)
         return trust
 
-    _sign(mirror, change, now)
+    sign_change(mirror, change, now)
     return back
 
 
@@ -89,11 +89,3 @@ def _named(mirror: Mirror, reference: str) -> Sequence[Named]:
         if item.manifest is not None
     }
     return [Named(digest, name) for digest, name in sorted(names.items())]
-
-
-def _sign(mirror: Mirror, change: Callable[[TrustSet, Offline], TrustSet], now: datetime) -> None:
-    folder = mirror.config.path(mirror.config.trust)
-    by = Offline(read_pinned(folder), (mirror.key(mirror.config.keys.root),))
-    trust = change(read_trust(folder), by)
-    timestamp = mirror.key(mirror.config.keys.timestamp)
-    write_trust(folder, refresh_timestamp(trust, timestamp, now=now))

@@ -18,8 +18,10 @@ from kgate_mirror_server.admit import (
     KernelResult,
     VariantResult,
     admit,
+    asked_of,
     stored_evidence,
 )
+from kgate_mirror_server.approvals import Waiting, waiting
 from kgate_mirror_server.exceptions import Exceptions
 from kgate_mirror_server.ports import EvidenceKind
 from kgate_mirror_server.publicationlog import head_to_sign, record
@@ -64,6 +66,8 @@ class SyncResult:
     failures: list[Failure] = field(default_factory=list)
     moved: list[Moved] = field(default_factory=list)
     fetched_bytes: int = 0
+    waiting: list[Waiting] = field(default_factory=list)
+    """What was signed, but lacks a signature that its lane asks for besides."""
     exceptions: Exceptions = field(default_factory=Exceptions)
     """What may be used although a rule denies it, and what claims to be but may not."""
 
@@ -121,6 +125,16 @@ def sync(mirror: Mirror, lock: Lock, source: Source, now: datetime, *, tell: Tol
     result.fetched_bytes = source.fetched_bytes
     if record(mirror, now):
         refresh_trust(mirror, now)
+    published = {(kernel.pin.ref, kernel.served, kernel.lane) for kernel in result.kernels}
+    result.waiting = waiting(
+        mirror,
+        (
+            item
+            for item in mirror.catalog.publications()
+            if (item.repo, item.served, item.lane) in published
+        ),
+        now,
+    )
     return result
 
 
@@ -223,22 +237,26 @@ def _done_before(
     mirror: Mirror, pin: Pin, locked: LockedKernel, dependencies: Dependencies, now: datetime
 ) -> KernelResult | None:
     """Return the former result of a pin if nothing that it rests on has changed, else None."""
-    variants = []
+    known = {}
     for name, promised in sorted(locked.variants.items()):
         kernel = KernelId(locked.origin, locked.repo_type, locked.repo, locked.commit, name)
         found = mirror.room.found(kernel, locked.lane)
         if found is None or found.get(EvidenceKind.MANIFEST) != promised.manifest:
             return None
+        known[name] = (kernel, promised.manifest, found)
+    siblings = {name: mirror.room.metadata(found) for name, (_, _, found) in known.items()}
+    asked = asked_of(mirror, pin, siblings)
+    variants = []
+    for name, (kernel, manifest, found) in known.items():
         decision = mirror.room.decision(found)
         imported = mirror.room.imported(found)
         rests_on = (imported.depends, imported.depends_manifests, imported.unmet)
         if rests_on != (dependencies.met, dependencies.manifests, dependencies.unmet):
             return None
-        asked = pin.model_dump(mode="json", exclude_none=True)
         again = mirror.decide(stored_evidence(mirror, kernel, locked.lane, found, asked), now)
         if not _still_counts(mirror, decision, again, now):
             return None
-        variants.append(VariantResult(name, promised.manifest, decision, decision.denials, found))
+        variants.append(VariantResult(name, manifest, decision, decision.denials, found))
     allowed = {item.variant: item.manifest for item in variants if item.allowed}
     served = _served(mirror.catalog.publications(), pin, locked, allowed)
     if allowed and served is None:

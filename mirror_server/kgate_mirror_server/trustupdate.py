@@ -14,16 +14,26 @@ from kgate_core.trust import Lane, Mode
 from kgate_core.tuf import Role
 from kgate_mirror_server.founding import ADMIT
 from kgate_mirror_server.trustfiles import read_pinned, read_trust, write_trust
-from kgate_signer.trustchanges import set_lane
-from kgate_signer.trustwriter import HARD_STALENESS, SOFT_STALENESS, Offline, refresh_timestamp
+from kgate_signer.trustchanges import add_authority, made_for, set_lane
+from kgate_signer.trustwriter import (
+    HARD_STALENESS,
+    SOFT_STALENESS,
+    Offline,
+    TrustSet,
+    refresh_timestamp,
+)
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from datetime import datetime
 
+    from kgate_core.timestamp import Authority
+    from kgate_core.trust import TrustedRoot
     from kgate_mirror_server.app import Mirror
 
 NEEDS_APPROVAL = "production"
-"""The lane that also needs a signature held by a human; it is not made from kgate.yaml alone."""
+"""The lane that also needs a signature held by a human."""
+APPROVE = "approve"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +54,10 @@ def plan_update(mirror: Mirror, now: datetime, *, only: bool) -> tuple[list[Lane
     lanes: list[Lane] = []
     changes: list[Change] = []
     for name in sorted({config.lane, *(config.lane_of(pin) for pin in config.kernels)}):
-        before = trusted.lanes.get(name) or _new_lane(mirror, name)
+        before = trusted.lanes.get(name) or _new_lane(mirror, trusted, name)
         if name not in trusted.lanes:
-            changes.append(Change(name, "is new; it needs the role admit"))
+            roles = " and ".join(sorted(before.roles))
+            changes.append(Change(name, f"is new; it needs the signatures of {roles}"))
         kept = (frozenset(), frozenset()) if only else (before.origins, before.policies)
         after = replace(
             before,
@@ -63,34 +74,60 @@ def plan_update(mirror: Mirror, now: datetime, *, only: bool) -> tuple[list[Lane
         changes += [Change(name, f"ignores policy {p}") for p in before.policies - after.policies]
         if after != trusted.lanes.get(name):
             lanes.append(after)
+    if (authority := _new_authority(mirror, trusted, now)) is not None:
+        changes.append(Change("*", f"believes the timestamps of {authority.name}"))
     return lanes, changes
 
 
 def apply_update(mirror: Mirror, lanes: list[Lane], now: datetime) -> None:
-    """Sign and write the lanes; needs the root key and the timestamp key."""
+    """Sign and write lanes and timestamp authority; needs the root key and the timestamp key."""
+    authority = _new_authority(mirror, mirror.trusted(now), now)
+
+    def change(trust: TrustSet, by: Offline) -> TrustSet:
+        if authority is not None:
+            trust = add_authority(trust, authority, by, now=now)
+        for lane in lanes:
+            trust = set_lane(trust, lane, by, now=now)
+        return trust
+
+    sign_change(mirror, change, now)
+
+
+def sign_change(
+    mirror: Mirror, change: Callable[[TrustSet, Offline], TrustSet], now: datetime
+) -> None:
+    """Let a person change the trust metadata and vouch for it; needs root and timestamp keys."""
     folder = mirror.config.path(mirror.config.trust)
-    trust = read_trust(folder)
-    offline = Offline(read_pinned(folder), (mirror.key(mirror.config.keys.root),))
-    for lane in lanes:
-        trust = set_lane(trust, lane, offline, now=now)
+    by = Offline(read_pinned(folder), (mirror.key(mirror.config.keys.root),))
+    trust = change(read_trust(folder), by)
     timestamp = mirror.key(mirror.config.keys.timestamp)
     write_trust(folder, refresh_timestamp(trust, timestamp, now=now))
 
 
-def _new_lane(mirror: Mirror, name: str) -> Lane:
-    if name == NEEDS_APPROVAL:
-        raise InvalidInput(
-            f"the lane {name!r} needs a second, human-held signature and cannot be made from"
-            " kgate.yaml alone",
-            hint="use another lane name until this version knows `kgate approve`",
-        )
+def _new_authority(mirror: Mirror, trusted: TrustedRoot, now: datetime) -> Authority | None:
+    """Return the configured timestamp authority if pods do not believe it yet."""
+    found = mirror.authority(now)
+    if found is None or any(known.pem == found.pem for known in trusted.authorities):
+        return None
+    return found
+
+
+def _new_lane(mirror: Mirror, trusted: TrustedRoot, name: str) -> Lane:
     admit = mirror.key(mirror.config.keys.admit).public_key()
-    return Lane(
-        name,
-        Mode.ENFORCE,
-        {ADMIT: Role(frozenset({admit.keyid}), 1)},
-        frozenset(),
-        frozenset(),
-        SOFT_STALENESS,
-        HARD_STALENESS,
-    )
+    roles = {ADMIT: Role(frozenset({admit.keyid}), 1)}
+    if name == NEEDS_APPROVAL:
+        roles[APPROVE] = Role(_approvers(mirror, trusted), 1)
+    return Lane(name, Mode.ENFORCE, roles, frozenset(), frozenset(), SOFT_STALENESS, HARD_STALENESS)
+
+
+def _approvers(mirror: Mirror, trusted: TrustedRoot) -> frozenset[str]:
+    made = made_for(read_trust(mirror.config.path(mirror.config.trust)))
+    keyids = {keyid for keyid, role in made.items() if role == APPROVE}
+    if not keyids - set(trusted.revoked_keys):
+        raise InvalidInput(
+            f"the lane {NEEDS_APPROVAL!r} needs a second, human-held signature, and no key is known"
+            " that could give it",
+            hint="make one with `kgate keys generate approve`, or register somebody's public key"
+            " with `kgate keys add approve FILE`",
+        )
+    return frozenset(keyids - set(trusted.revoked_keys))

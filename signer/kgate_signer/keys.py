@@ -171,7 +171,11 @@ def from_uri(
     `read_file` resolves the names of files in the URI: relative names mean what its caller wants.
     A key whose algorithm is not `allowed` is refused: pass APPROVED where only that may be used.
     """
-    key = _open(uri, read_file)
+    return check_allowed(_open(uri, read_file), allowed)
+
+
+def check_allowed(key: KeyProvider, allowed: frozenset[Algorithm]) -> KeyProvider:
+    """Return the key itself; raises TrustError if its algorithm is not allowed."""
     algorithm = key.public_key().algorithm
     if algorithm not in allowed:
         raise TrustError(

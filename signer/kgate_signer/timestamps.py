@@ -14,6 +14,9 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final, Protocol
 
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
 from kgate_core.clock import write_time
 from kgate_core.digest import Digest
 from kgate_core.errors import InvalidInput, TrustError, UpstreamError
@@ -27,6 +30,7 @@ TIMEOUT: Final = timedelta(seconds=10)
 TOLERANCE: Final = timedelta(minutes=5)  # between the authority's clock and ours
 _SHA256: Final = bytes.fromhex("0609608648016503040201")
 _NONCE: Final = 64  # bits
+_TEN_YEARS: Final = timedelta(days=3650)
 
 
 class Stamper(Protocol):
@@ -79,6 +83,27 @@ class HttpStamper:
                 hint="nothing was published; run again when it is back",
             ) from exc
         return found
+
+
+def authority_from(pem: bytes, name: str, now: datetime) -> Authority:
+    """Return an authority from its certificate or its bare public key, both in PEM.
+
+    A certificate says from when until when it counts; a bare key counts from now on for ten years.
+    Raises InvalidInput. Whoever pins it is the one who checked it: no chain is built.
+    """
+    if b"CERTIFICATE" not in pem:
+        return Authority(name, pem.decode("ascii", "replace"), now - TOLERANCE, now + _TEN_YEARS)
+    try:
+        certificate = x509.load_pem_x509_certificate(pem)
+    except ValueError as exc:
+        raise InvalidInput(f"{name}: not a PEM certificate") from exc
+    key = certificate.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    return Authority(
+        name,
+        key.decode("ascii"),
+        certificate.not_valid_before_utc,
+        certificate.not_valid_after_utc,
+    )
 
 
 def request_of(signature: bytes) -> bytes:

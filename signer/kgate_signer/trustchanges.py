@@ -17,7 +17,7 @@ from tuf.api.metadata import (  # type: ignore[attr-defined]  # re-exports witho
 from kgate_core.clock import write_time
 from kgate_core.errors import Conflict, InvalidInput, NotFound
 from kgate_core.kernel import check_origin
-from kgate_core.trust import AUTHORITIES
+from kgate_core.trust import AUTHORITIES, FIELD
 from kgate_signer.trustwriter import (
     RootKeys,
     change_targets,
@@ -38,15 +38,54 @@ if TYPE_CHECKING:
     from kgate_signer.trustwriter import Offline, TrustSet
 
 
-def add_key(trust: TrustSet, key: SigningKey, by: Offline, *, now: datetime) -> TrustSet:
-    """Make a signing key known (a lane's role must still name it); raises Conflict if it is."""
+def add_key(
+    trust: TrustSet, key: SigningKey, by: Offline, *, now: datetime, role: str = ""
+) -> TrustSet:
+    """Make a signing key known, and for which role it was made; raises Conflict if it is known.
+
+    Only what a lane's role names counts: `role` is for people and for lanes made later.
+    """
 
     def change(own: dict[str, Any]) -> None:
         if key.public.keyid in own["keys"]:
             raise Conflict(f"the key {key.public.keyid} is known already")
-        own["keys"][key.public.keyid] = key_to_own_json(key)
+        own["keys"][key.public.keyid] = key_to_own_json(key) | ({"role": role} if role else {})
 
     return change_targets(trust, change, by, now=now)
+
+
+def give_role(trust: TrustSet, keyid: str, role: str, by: Offline, *, now: datetime) -> TrustSet:
+    """Let a known key speak for a role in every lane that has it; raises NotFound."""
+
+    def change(own: dict[str, Any]) -> None:
+        if keyid not in own["keys"]:
+            raise NotFound(f"there is no signing key {keyid}")
+        for lane in own["lanes"].values():
+            if role in lane["roles"]:
+                keyids = lane["roles"][role]["keyids"]
+                keyids[:] = sorted({*keyids, keyid})
+
+    return change_targets(trust, change, by, now=now)
+
+
+def end_key(
+    trust: TrustSet, keyid: str, until: datetime, by: Offline, *, now: datetime
+) -> TrustSet:
+    """Let a key run out at `until`, or when it would have anyway; raises NotFound."""
+
+    def change(own: dict[str, Any]) -> None:
+        if keyid not in own["keys"]:
+            raise NotFound(f"there is no signing key {keyid}")
+        entry = own["keys"][keyid]
+        entry["validUntil"] = min(entry["validUntil"], write_time(until))
+
+    return change_targets(trust, change, by, now=now)
+
+
+def made_for(trust: TrustSet) -> dict[str, str]:
+    """Return for which role each known key was made, where somebody said so; not verified."""
+    own = read_document(trust.targets, Targets).signed.unrecognized_fields[FIELD]
+    return {keyid: key["role"] for keyid, key in own["keys"].items() if "role" in key}
 
 
 def set_lane(trust: TrustSet, lane: Lane, by: Offline, *, now: datetime) -> TrustSet:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from kgate_cli.options import json_option, now
+from kgate_cli.secrets import choose_passphrase, passphrase_options
 
 if TYPE_CHECKING:
     from kgate_cli.output import Output
@@ -29,12 +29,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="Name of this installation in what it signs; it cannot change later.",
 )
-@click.option(
-    "--passphrase-file",
-    type=click.Path(path_type=Path, dir_okay=False, exists=True),
-    help="File with the passphrase for the private keys; later commands read it too.",
-)
-@click.option("--no-passphrase", is_flag=True, help="Leave the private keys unencrypted.")
+@passphrase_options
 @json_option
 def command(  # one argument for each option
     folder: Path,
@@ -55,7 +50,7 @@ def command(  # one argument for each option
     """
     from kgate_mirror_server.founding import Founding, found_site
 
-    passphrase = _passphrase(passphrase_file, no_passphrase=no_passphrase)
+    passphrase = choose_passphrase(passphrase_file, no_passphrase=no_passphrase)
     name = str(passphrase_file.absolute()) if passphrase_file else ""
     paths = found_site(folder, Founding(upstream, site, passphrase, name), now())
     output.result("init", {"files": [str(path) for path in paths]})
@@ -65,26 +60,3 @@ def command(  # one argument for each option
     )
     output.say("Next: edit kgate.yaml, then `kgate lock`, `kgate sync`, `kgate serve`.")
     return 0
-
-
-def _passphrase(file: Path | None, *, no_passphrase: bool) -> bytes | None:
-    if file is not None:
-        from kgate_signer.keys import read_private_file
-
-        return read_private_file(str(file)).removesuffix(b"\n")
-    if no_passphrase:
-        return None
-    if not sys.stdin.isatty():
-        raise click.UsageError(
-            "nobody is there to ask for a passphrase: "
-            "give --passphrase-file FILE or --no-passphrase"
-        )
-    text: str = click.prompt(
-        "Passphrase for the signing keys (empty: none)",
-        default="",
-        hide_input=True,
-        confirmation_prompt=True,
-        show_default=False,
-        err=True,
-    )
-    return text.encode() or None

@@ -104,7 +104,7 @@ def update(
 
     with open_mirror(config_path) as mirror:
         lanes, changes = plan_update(mirror, now(), only=only)
-        if lanes and not dry_run:
+        if changes and not dry_run:
             apply_update(mirror, lanes, now())
     output.result(
         "trust-update",
