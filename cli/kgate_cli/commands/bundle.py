@@ -126,6 +126,30 @@ def again_command(
     return exits.YES
 
 
+@command.command("bootstrap")
+@click.option("--wheels", type=_PLACES, required=True, help="Folder of wheels, kgate's included.")
+@click.option("-o", "--out", "folder", type=_FOLDER, required=True, help="An empty folder.")
+@config_option
+@json_option
+def bootstrap_command(wheels: Path, folder: Path, config_path: Path, output: Output) -> int:
+    """Write the first disc for a site that has nothing: wheels and the root to pin.
+
+    \b
+    Example:
+      pip download "kgate[all]" -d wheels
+      kgate bundle bootstrap --wheels wheels -o /media/disc
+    """
+    from kgate_mirror_server.bundle.bootstrap import write_bootstrap
+
+    with open_mirror(config_path) as mirror:
+        done = write_bootstrap(mirror, wheels, folder)
+    files = [str(path) for path in done.files]
+    output.result("bundle-bootstrap", {"files": files, "sums": str(done.sums)})
+    output.say(f"Wrote {len(files)} files to {folder}; INSTALL.txt says what to do with them.")
+    output.say(f"To be compared by two people: SHA256SUMS is {done.sums}")
+    return exits.YES
+
+
 @command.command("import")
 @click.argument("places", type=_PLACES, nargs=-1, required=True)
 @click.option("--sender-root", type=_FILE, help="Pin this root.json of a sender, once.")
