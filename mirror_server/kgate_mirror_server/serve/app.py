@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 
     from kgate_mirror_server.ports import BlobStore, Catalog
     from kgate_mirror_server.serve.access import Access
+    from kgate_mirror_server.serve.delegate import ModelDelegate
     from kgate_mirror_server.serve.settings import ServeSettings
     from kgate_mirror_server.serve.wire import Receive, Scope, Send
 
@@ -185,6 +186,15 @@ class ServeApp:
             _log.error("timestamp.failed", reason=exc.message)
 
 
+def _delegate(settings: ServeSettings) -> ModelDelegate | None:
+    if settings.delegate is None:
+        return None
+    # An HTTP client is nothing that a mirror without a delegate should carry.
+    from kgate_mirror_server.serve.delegate import ModelDelegate  # noqa: PLC0415
+
+    return ModelDelegate(settings.delegate)
+
+
 def create_app(
     catalog: Catalog,
     store: BlobStore,
@@ -205,6 +215,12 @@ def create_app(
     source = SnapshotSource(catalog, store, guard, trust, clock)
     sender = BlobSender(guard, SmallBlobs(), settings.send_file)
     router = Router(
-        HubApi(settings.public_url), PodApi(trust), EvidenceApi(store), sender, access, settings
+        HubApi(settings.public_url),
+        PodApi(trust),
+        EvidenceApi(store),
+        sender,
+        access,
+        settings,
+        _delegate(settings),
     )
     return ServeApp(source, router, settings, access, Metrics(settings.metrics), refresh)

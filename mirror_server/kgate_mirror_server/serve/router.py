@@ -10,6 +10,7 @@ import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from kgate_core.kernel import RepoType
 from kgate_mirror_server.serve.access import NOBODY, SHIM_MARK
 from kgate_mirror_server.serve.hubapi import FileAnswer, HubApi, find_file
 from kgate_mirror_server.serve.lookup import Visible
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
     from kgate_mirror_server.serve.access import Access, Caller
     from kgate_mirror_server.serve.blobresponse import BlobSender
+    from kgate_mirror_server.serve.delegate import ModelDelegate
     from kgate_mirror_server.serve.evidenceapi import EvidenceApi
     from kgate_mirror_server.serve.podapi import PodApi
     from kgate_mirror_server.serve.settings import ServeSettings
@@ -55,6 +57,7 @@ class Router:
         sender: BlobSender,
         access: Access,
         settings: ServeSettings,
+        delegate: ModelDelegate | None = None,
     ) -> None:
         self._hub = hub
         self._pod = pod
@@ -62,6 +65,7 @@ class Router:
         self._sender = sender
         self._access = access
         self._settings = settings
+        self._delegate = delegate
 
     def admit(self, request: Request, parts: Sequence[str]) -> Asked | Answer:
         """Return the request with its lane and caller, or the answer that refuses it."""
@@ -84,6 +88,9 @@ class Router:
             return error(503, "the catalog could not be read yet", (b"retry-after", b"1"))
         style = self._settings.deny_style
         visible = Visible(asked.lane, snapshot.lane(asked.lane), asked.caller, style)
+        if self._delegate is not None and (strange := _strange_model(asked.parts, snapshot)):
+            known = {self._settings.lane, *snapshot.lanes}
+            return await self._model(self._delegate, asked, strange, send, known)
         match asked.parts:
             case ["api", "kgate", "v1", "evidence", *rest]:
                 return await asyncio.to_thread(self._evidence.answer, rest, visible)
@@ -104,6 +111,13 @@ class Router:
             case _:
                 return error(404, "there is nothing at this address")
 
+    async def _model(
+        self, delegate: ModelDelegate, asked: Asked, repo: str, send: Send, lanes: set[str]
+    ) -> Answer | None:
+        if asked.lane not in lanes or not asked.caller.sees(asked.lane, repo):
+            return no_repo(repo)
+        return await delegate.answer(asked.request, asked.parts, asked.lane, send)
+
     async def _file(
         self,
         asked: Asked,
@@ -121,6 +135,23 @@ class Router:
             return found
         await self._sender.send(asked.request, send, found.file, found.headers)
         return None
+
+
+def _strange_model(parts: Sequence[str], snapshot: Snapshot) -> str | None:
+    """Return the model asked for if no lane knows its name, as model or as kernel."""
+    match parts:
+        case ["api", "models", org, name, *_]:
+            pass
+        case [org, name, "resolve", _, *_] if org not in {"kernels", "datasets", "spaces"}:
+            pass
+        case _:
+            return None
+    repo = f"{org}/{name}"
+    known = any(
+        repo in lane.denials or any((kind, repo) in lane.repos for kind in RepoType)
+        for lane in snapshot.lanes.values()
+    )
+    return None if known else repo
 
 
 def _is_marked(request: Request, parts: Sequence[str]) -> bool:

@@ -56,6 +56,23 @@ class AccessSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class DelegateSettings:
+    """Where model repositories come from that are not published here."""
+
+    url: str
+    """Address of a Hub or an Artifactory repository, without a trailing slash."""
+    token_file: Path | None = None
+    """File with the mirror's own token for that host."""
+    forward_credentials: bool = False
+    """Whether a client's Authorization header goes to that host; not where clients hold tokens of
+    this mirror."""
+    strict_lanes: frozenset[str] = frozenset({"production"})
+    """Lanes in which model repositories may carry no code and no pickles."""
+    code_allowed: tuple[str, ...] = ()
+    """Patterns of repositories that may carry code all the same."""
+
+
+@dataclass(frozen=True, slots=True)
 class TlsFiles:
     """Certificate chain and private key in PEM; read again when they change."""
 
@@ -86,6 +103,8 @@ class ServeSettings:
     accidents, not liars."""
     public_url: str = ""
     """Address that clients use, without a trailing slash; empty: the one each request names."""
+    delegate: DelegateSettings | None = None
+    """Where models come from; None refuses those that are not published here."""
     metrics: Path | None = None
     """Folder in which workers share their counters; the server makes one if it has several."""
     tls: TlsFiles | None = None
