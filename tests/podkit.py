@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from kgate_client.attestations import Attested
 from kgate_core.kernel import KernelId, KernelRef, RepoType, Revision
+from kgate_core.lock import Lock, LockedKernel, LockedVariant
 from tests.nursery import TIMEOUT, run_forked
 from tests.trustkit import ORIGIN, TrustKit, make_trust, manifest_of
 
@@ -99,6 +100,20 @@ def run(use_fallback=True, repo={REPO!r}, **pin):
     value = model(torch.ones(2)).tolist()
     return {{"outcome": "fallback" if own else "loaded", "value": value}}
 """
+
+
+def lock_of(**changes: Any) -> bytes:
+    """Return a kgate.lock that holds the kernel; `changes` replaces fields of its entry."""
+    entry = LockedKernel(
+        origin=ORIGIN,
+        repo_type=RepoType.KERNEL,
+        repo=KernelRef.parse(REPO),
+        lane="experimental",
+        pin="v1",
+        commit=Revision(COMMIT),
+        variants={VARIANT: LockedVariant(manifest_of(FILES).digest, 1, 1)},
+    )
+    return Lock((replace(entry, **changes),)).to_bytes()
 
 
 @dataclass(frozen=True)

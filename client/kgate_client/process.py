@@ -117,7 +117,7 @@ def _sealed_store(cache: Path | None) -> SealedStore:
         return SealedStore(_private_directory())
     root = cache / "sealed"
     if _can_make(root) and is_private(root):
-        return SealedStore(root)
+        return SealedStore(root, spare=_private_directory)
     return SealedStore(_private_directory(), shared=root)
 
 

@@ -19,7 +19,7 @@ from kgate_client.files import digest_files, same_files, walk
 from kgate_core.errors import IntegrityError, InvalidInput
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from kgate_client.files import Walked
     from kgate_core.digest import Digest
@@ -37,13 +37,17 @@ class SealedStore:
     shared: Path | None = None
     """A read-only directory with copies that somebody prepared, such as a node's cache."""
 
+    spare: Callable[[], Path] | None = None
+    """Chooses another root, for a root that turns out not to be writable."""
+
     def stage(self) -> Path:
-        """Return a new empty private directory on the same file system; raises OSError."""
-        self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
-        # A predictable or reused name could be prepared by somebody else.
-        staging = self.root / f".staging-{os.getpid()}-{os.urandom(8).hex()}"
-        staging.mkdir(mode=0o700)
-        return staging
+        """Return a new empty private directory; raises OSError if there is no place for one."""
+        try:
+            return _stage(self.root)
+        except OSError:
+            if self.spare is None:
+                raise
+            return _stage(self.spare())
 
     def keep(self, staging: Path, manifest: Manifest) -> Path:
         """Make a staged copy read-only and give it its name; raises OSError.
@@ -53,14 +57,14 @@ class SealedStore:
         """
         for directory, _, _ in os.walk(staging):
             Path(directory).chmod(0o500)
-        final = self.root / manifest.digest.hex
+        final = staging.parent / manifest.digest.hex
         try:
             staging.rename(final)
         except OSError:
             try:
                 self.check(manifest)
             except IntegrityError:
-                final = self.root / f"{manifest.digest.hex}-{os.urandom(8).hex()}"
+                final = staging.parent / f"{manifest.digest.hex}-{os.urandom(8).hex()}"
                 staging.rename(final)
             else:
                 discard(staging)
@@ -127,6 +131,14 @@ def discard(directory: Path) -> None:
         for parent, _, _ in os.walk(directory):
             Path(parent).chmod(0o700)
     shutil.rmtree(directory, ignore_errors=True)
+
+
+def _stage(root: Path) -> Path:
+    root.mkdir(parents=True, exist_ok=True, mode=0o700)
+    # A predictable or reused name could be prepared by somebody else.
+    staging = root / f".staging-{os.getpid()}-{os.urandom(8).hex()}"
+    staging.mkdir(mode=0o700)
+    return staging
 
 
 def _check_private(walked: Walked) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 import shutil
 from dataclasses import replace
 from datetime import timedelta
@@ -11,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from kgate_core.kernel import KernelRef
 from kgate_core.trust import Mode
 from kgate_signer.keys import FileKey
 from kgate_signer.trustchanges import revoke_digest, revoke_key
-from tests.podkit import COMMIT, FILES, GET, MODEL, REPO, Pod
+from tests.podkit import FILES, GET, MODEL, Pod, lock_of
 from tests.trustkit import lane_of, manifest_of, role_of
 
 RUN_MODEL = MODEL + "\nprint(json.dumps(run()))"
@@ -265,28 +265,10 @@ print(json.dumps(outcome))
 def test_a_lock_admits_only_what_it_holds(tmp_path: Path) -> None:
     pod = Pod.make(tmp_path)
     lock = tmp_path / "kgate.lock"
-    entry = {
-        "repo": REPO,
-        "pin": "v1",
-        "commit": COMMIT,
-        "lane": "experimental",
-        "origin": "https://hub.test",
-        "type": "kernel",
-        "variants": {
-            "torch-cpu": {"manifest": str(manifest_of(FILES).digest), "size": 1, "files": 1}
-        },
-        "depends": [],
-    }
 
-    def write(**changes: object) -> None:
-        kernels = [entry | changes]
-        lock.write_text(json.dumps({"schema": "kgate.dev/lock/v1", "kernels": kernels}))
-
-    write()
+    lock.write_bytes(lock_of())
     assert pod.run(GET, KGATE_LOCK=str(lock)).value["outcome"] == "loaded"
-    write(repo="acme/other")
-    assert pod.run(GET, KGATE_LOCK=str(lock)).value["reason"] == "not-locked"
-    write(lane="production")
+    lock.write_bytes(lock_of(repo=KernelRef("acme", "other")))
     assert pod.run(GET, KGATE_LOCK=str(lock)).value["reason"] == "not-locked"
     lock.unlink()
     assert pod.run(GET, KGATE_LOCK=str(lock)).value["reason"] == "invalid-input"

@@ -236,3 +236,51 @@ def test_a_copy_that_failed_is_cleared_away(variant: Path, store: SealedStore) -
     discard(staging)
 
     assert list(store.root.iterdir()) == []
+
+
+def test_a_root_that_cannot_be_written_has_a_spare(variant: Path, tmp_path: Path) -> None:
+    blocked = tmp_path / "file"
+    blocked.write_text("in the way")
+    spare = tmp_path / "spare"
+
+    assert _seal(SealedStore(blocked, spare=lambda: spare), variant).parent == spare
+    with pytest.raises(OSError, match=r"exists|directory"):
+        SealedStore(blocked).stage()
+
+
+def test_a_copy_that_equals_the_files_is_found_by_comparing(
+    tmp_path: Path, variant: Path, store: SealedStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sealed = _seal(store, variant)
+    manifest = manifest_of()
+    assert store.compare(manifest, walk(variant)) == sealed
+
+    (variant / "metadata.json").write_bytes(FILES["metadata.json"].swapcase())
+    assert store.compare(manifest, walk(variant)) is None
+    (variant / "metadata.json").unlink()
+    assert store.compare(manifest, walk(variant)) is None
+    monkeypatch.setattr(files_module, "MAX_TOTAL", 8)
+    again = _write(tmp_path / "again", {"a": b""})
+    assert store.compare(manifest_of({"a": b""}), walk(again)) is None
+
+
+def test_large_variants_are_read_by_several_threads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files_module, "WORTH_THREADS", 1)
+    monkeypatch.setattr(files_module, "WORKERS", 2)
+
+    assert digest_files(walk(_write(tmp_path / "v"))) == manifest_of()
+
+
+def test_where_the_kernel_cannot_copy_it_is_done_by_hand(
+    variant: Path, store: SealedStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> int:
+        raise OSError(18, "Invalid cross-device link")
+
+    monkeypatch.setattr(os, "copy_file_range", refuse)
+
+    sealed = _seal(store, variant)
+
+    assert store.check(manifest_of()) == sealed
