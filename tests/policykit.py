@@ -78,6 +78,8 @@ def import_record(kernel: KernelId, files: Manifest) -> dict[str, Any]:
             for entry in files.files
         ],
         "upstreamSignature": {"status": "verified", "detail": "build.yaml@refs/heads/main"},
+        "scannedAt": "2026-11-20T12:00:00Z",
+        "card": {"size": 900, "fields": ["license", "tags"], "headings": ["Usage"]},
     }
 
 

@@ -8,6 +8,7 @@ serves nothing.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from kgate_core import strictjson
@@ -17,6 +18,7 @@ from kgate_core.kernel import KernelId
 from kgate_mirror_server.approvals import kept_approvals
 from kgate_mirror_server.evidence import Imported
 from kgate_mirror_server.fetch import fetch_large
+from kgate_mirror_server.fleet import fleet_facts
 from kgate_mirror_server.ports import Denial, EvidenceKind, Publication, PublishedVariant
 from kgate_mirror_server.served import served_revision
 from kgate_signer.predicates import UpstreamVerdict
@@ -96,8 +98,11 @@ def admit(
     Raises UpstreamError if bytes could not be had; then nothing of this pin was published.
     """
     described = source.describe(pin, locked.commit)
+    asked = asked_of(mirror, pin, {n: source.metadata(item) for n, item in described.items()})
     results = [
-        _admit_variant(mirror, source, pin, locked, name, described.get(name), dependencies, now)
+        _admit_variant(
+            mirror, source, pin, asked, locked, name, described.get(name), dependencies, now
+        )
         for name in sorted(locked.variants)
     ]
     allowed = [result for result in results if result.allowed]
@@ -108,10 +113,17 @@ def admit(
     return KernelResult(pin, locked.lane, locked.commit, served, tuple(results), fresh=True)
 
 
-def _admit_variant(
+def asked_of(mirror: Mirror, pin: Pin, siblings: Mapping[str, Facts]) -> Facts:
+    """Return what a person asked for, with the fleet and the metadata of all its variants."""
+    asked: Facts = pin.model_dump(mode="json", exclude_none=True)
+    return asked | fleet_facts(mirror.config.targets, siblings)
+
+
+def _admit_variant(  # noqa: PLR0913, PLR0917  # private: what a decision rests on
     mirror: Mirror,
     source: Source,
     pin: Pin,
+    asked: Facts,
     locked: LockedKernel,
     name: str,
     described: DescribedVariant | None,
@@ -128,12 +140,7 @@ def _admit_variant(
         refusal = RuleResult(BROKEN_PROMISE, Outcome.DENY, exc.message, exc.hint)
         return VariantResult(name, None, None, (refusal,), {})
     found = gather(mirror, source, pin, kernel, locked.lane, described, dependencies, now)
-    decision = mirror.decide(
-        stored_evidence(
-            mirror, kernel, locked.lane, found, pin.model_dump(mode="json", exclude_none=True)
-        ),
-        now,
-    )
+    decision = mirror.decide(stored_evidence(mirror, kernel, locked.lane, found, asked), now)
     found[EvidenceKind.DECISION] = mirror.room.keep(strictjson.dumps(decision.to_json()))
     mirror.room.remember(kernel, locked.lane, described.manifest.digest, found)
     return VariantResult(name, described.manifest.digest, decision, decision.denials, found)
@@ -171,6 +178,9 @@ def gather(
     room, manifest = mirror.room, described.manifest
     metadata = source.metadata(described)
     before = room.found(kernel, lane) or {}
+    report, scanned_at = _earlier_scan(mirror, before, manifest.digest, now)
+    if report is None:
+        report = mirror.scan(kernel.variant, manifest)
     imported = Imported(
         origin=kernel.origin,
         repo_type=kernel.repo_type,
@@ -185,6 +195,8 @@ def gather(
         depends_manifests=dependencies.manifests,
         unmet=dependencies.unmet,
         redirects=source.redirects(pin.ref, kernel.revision),
+        card=source.card(pin.ref, kernel.revision),
+        scanned_at=scanned_at,
     )
     entry = manifest.by_path.get("metadata.json")
     found = {
@@ -192,22 +204,26 @@ def gather(
         EvidenceKind.METADATA: entry.digest if entry else room.keep(b"{}"),
         EvidenceKind.IMPORT: room.keep(strictjson.dumps(imported.to_json())),
     }
-    report = _earlier_scan(mirror, before, manifest.digest)
-    if report is None:
-        report = mirror.scan(kernel.variant, manifest)
     found[EvidenceKind.SCAN] = room.keep(report.to_bytes())
     found[EvidenceKind.SBOM] = room.keep(mirror.sbom(kernel, manifest, metadata, report))
     return found
 
 
 def _earlier_scan(
-    mirror: Mirror, before: Mapping[EvidenceKind, Digest], manifest: Digest
-) -> ScanReport | None:
-    """Return an earlier report if this very scanner finished it over these very bytes."""
+    mirror: Mirror, before: Mapping[EvidenceKind, Digest], manifest: Digest, now: datetime
+) -> tuple[ScanReport | None, datetime]:
+    """Return an earlier report and when it was made, or None and now.
+
+    It counts if this very scanner finished it over these very bytes, and not too long ago.
+    """
     if EvidenceKind.SCAN not in before or before.get(EvidenceKind.MANIFEST) != manifest:
-        return None
-    report = mirror.room.scan(before)
-    return report if report.scanner == mirror.scanner_name and report.complete else None
+        return None, now
+    report, made = mirror.room.scan(before), mirror.room.imported(before).scanned_at
+    oldest = now - timedelta(days=mirror.policy.parameters.scans_max_days)
+    if made is None or made < oldest:
+        return None, now
+    fine = report.scanner == mirror.scanner_name and report.complete
+    return (report, made) if fine else (None, now)
 
 
 def stored_evidence(

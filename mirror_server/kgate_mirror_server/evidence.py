@@ -75,6 +75,10 @@ class Imported:
     """Paths to needed kernels that are not published, each with the reason."""
     redirects: bool = False
     """True if upstream's kernel-status.toml sends some clients to another repository."""
+    card: Facts | None = None
+    """Size, field names and headings of the commit's README.md; None if it has none."""
+    scanned_at: datetime | None = None
+    """When the scan was made that goes with it; it may be older than the import."""
 
     def to_json(self) -> Facts:
         """Return the record as policies see it."""
@@ -101,6 +105,8 @@ class Imported:
             "dependsManifests": [str(digest) for digest in self.depends_manifests],
             "unmet": list(self.unmet),
             "redirects": self.redirects,
+            **({} if self.card is None else {"card": self.card}),
+            **({} if self.scanned_at is None else {"scannedAt": write_time(self.scanned_at)}),
         }
 
     @classmethod
@@ -133,6 +139,10 @@ class Imported:
             ),
             strictjson.take_strings(data, "unmet", what=what),
             strictjson.take(data, "redirects", bool, what=what),
+            strictjson.take(data, "card", dict, what=what) if "card" in data else None,
+            read_time(strictjson.take(data, "scannedAt", str, what=what), what=what)
+            if "scannedAt" in data
+            else None,
         )
 
     def to_record(self) -> ImportRecord:

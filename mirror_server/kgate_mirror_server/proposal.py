@@ -14,7 +14,7 @@ import yaml
 from kgate_core.errors import Conflict, InvalidInput, NotFound
 from kgate_core.kernel import KernelId, RepoType
 from kgate_mirror_server import marks
-from kgate_mirror_server.admit import Dependencies, gather, stored_evidence
+from kgate_mirror_server.admit import Dependencies, asked_of, gather, stored_evidence
 from kgate_mirror_server.config import FILE_NAME, Pin
 from kgate_mirror_server.fetch import fetch_large
 from kgate_mirror_server.resolve import needs_of
@@ -61,14 +61,15 @@ def propose(mirror: Mirror, source: Source, pin: Pin, now: datetime) -> Proposal
         raise Conflict(f"{pin} is pinned in lane {lane} already")
     commit = source.commit(pin)
     asked = []
-    for name, described in source.describe(pin, commit).items():
+    variants = source.describe(pin, commit)
+    wanted = asked_of(mirror, pin, {n: source.metadata(item) for n, item in variants.items()})
+    for name, described in variants.items():
         source.fetched_bytes += fetch_large(
             source.upstream, mirror.store, pin.ref, commit, described, source.progress
         )
         kernel = KernelId(source.upstream.origin, RepoType.KERNEL, pin.ref, commit, name)
         needs = _dependencies(mirror, source, pin, described)
         found = gather(mirror, source, pin, kernel, lane, described, needs, now)
-        wanted = pin.model_dump(mode="json", exclude_none=True)
         evidence = stored_evidence(mirror, kernel, lane, found, wanted)
         asked.append((evidence, mirror.decide(evidence, now)))
     return Proposal(pin, commit, tuple(asked))

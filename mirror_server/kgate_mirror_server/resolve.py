@@ -14,6 +14,7 @@ from kgate_core.errors import Conflict, InvalidInput, NotFound
 from kgate_core.kernel import KernelRef, RepoType, Revision
 from kgate_core.lock import Lock, LockedKernel, LockedVariant
 from kgate_mirror_server import marks
+from kgate_mirror_server.card import CARD_FILE, read_card
 from kgate_mirror_server.config import LOCK_NAME
 from kgate_mirror_server.evidence import parse_metadata
 from kgate_mirror_server.fetch import describe_variant, select_variants
@@ -60,6 +61,7 @@ class Source:
     fetched_bytes: int = 0
     _versions: dict[KernelRef, Mapping[int, Revision]] = field(default_factory=dict)
     _files: dict[tuple[KernelRef, Revision], Sequence[UpstreamFile]] = field(default_factory=dict)
+    _cards: dict[tuple[KernelRef, Revision], dict[str, Any] | None] = field(default_factory=dict)
 
     def versions(self, repo: KernelRef) -> Mapping[int, Revision]:
         """Return what each version branch points at now."""
@@ -109,6 +111,14 @@ class Source:
         The file has no other use, so its mere presence counts and its content is not read.
         """
         return any(file.path == STATUS_FILE for file in self.files(repo, commit))
+
+    def card(self, repo: KernelRef, commit: Revision) -> dict[str, Any] | None:
+        """Return what a commit's README.md holds, or None; raises as reading files does."""
+        key = (repo, commit)
+        if key not in self._cards:
+            listed = next((f for f in self.files(repo, commit) if f.path == CARD_FILE), None)
+            self._cards[key] = None if listed is None else read_card(self, repo, commit, listed)
+        return self._cards[key]
 
 
 def needs_of(metadata: Mapping[str, Any]) -> tuple[Need, ...]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from kgate_core.kernel import KernelId
 from kgate_mirror_server.admit import stored_evidence
+from kgate_mirror_server.fleet import fleet_facts
 from kgate_mirror_server.inventory import Found, find
 from kgate_mirror_server.ports import EvidenceKind
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from kgate_core.digest import Digest
-    from kgate_core.evidence import Evidence
+    from kgate_core.evidence import Evidence, Facts
     from kgate_mirror_server.app import Mirror
     from kgate_mirror_server.ports import Denial, Publication
 
@@ -36,7 +37,14 @@ def inventory_evidence(mirror: Mirror, reference: str | None = None) -> Iterator
         (item, name.variant, name.evidence) for item in found.publications for name in item.variants
     ]
     known += [(item, item.variant, item.evidence) for item in found.denials]
+    siblings: dict[tuple[str, str, str], dict[str, Facts]] = {}
+    for item, variant, evidence in known:
+        if EvidenceKind.METADATA in evidence:
+            together = siblings.setdefault((str(item.repo), str(item.upstream), item.lane), {})
+            together[variant] = mirror.room.metadata(evidence)
     for item, variant, evidence in known:
         if EvidenceKind.SCAN in evidence:
             kernel = KernelId(item.origin, item.repo_type, item.repo, item.upstream, variant)
-            yield stored_evidence(mirror, kernel, item.lane, evidence, {})
+            together = siblings[str(item.repo), str(item.upstream), item.lane]
+            asked = fleet_facts(mirror.config.targets, together)
+            yield stored_evidence(mirror, kernel, item.lane, evidence, asked)

@@ -44,7 +44,8 @@ _LISTS: Final[Mapping[str, Mapping[str, str]]] = {
     "builders": {"allow": "builders_allow"},
     "scanners": {"allow": "scanners_allow"},
 }
-_FIELDS: Final = {"apiVersion", "kind", "name", "extends", "severity", "rules", *_LISTS}
+_FIELDS: Final = {"apiVersion", "kind", "name", "extends", "severity", "rules", "scans", *_LISTS}
+MAX_SCAN_DAYS: Final = 3660  # days
 
 
 def load_policy(source: Path | str | bytes) -> Policy:
@@ -141,6 +142,9 @@ def _parameters(base: Parameters, fields: Mapping[str, Located]) -> Parameters:
     if "severity" in fields:
         for name, item in fields["severity"].mapping({"deny", "warn"}).items():
             changes[f"severity_{name}"] = _severity(item)
+    if "scans" in fields:
+        fields["scans"].mapping({"maxDays"})
+        changes["scans_max_days"] = _days(fields["scans"].required("maxDays"))
     for name, known in _LISTS.items():
         if name in fields:
             for sub, item in fields[name].mapping(known).items():
@@ -151,6 +155,13 @@ def _parameters(base: Parameters, fields: Mapping[str, Located]) -> Parameters:
             fields["severity"].fail("warn may not be above deny")
         result = replace(result, severity_warn=result.severity_deny)
     return result
+
+
+def _days(item: Located) -> int:
+    value = item.value
+    if type(value) is not int or not 1 <= value <= MAX_SCAN_DAYS:
+        item.fail(f"expected a number of days from 1 to {MAX_SCAN_DAYS}, found {value!r}")
+    return value
 
 
 def _severity(item: Located) -> Severity:

@@ -56,7 +56,7 @@ def evaluate(
     `surroundings` are further facts, such as `mirror` or `request`; see docs/facts.md.
     """
     results = [
-        _ask(rule, evidence, policy, level)
+        _ask(rule, evidence, policy, level, now)
         for rule in RULES.values()
         if (level := policy.rules.get(rule.id, Level.OFF)) is not Level.OFF
     ]
@@ -104,9 +104,9 @@ def judge_all(
     return results
 
 
-def _ask(rule: Rule, evidence: Evidence, policy: Policy, level: Level) -> RuleResult:
+def _ask(rule: Rule, evidence: Evidence, policy: Policy, level: Level, now: datetime) -> RuleResult:
     try:
-        answer = rule.check(evidence, policy.parameters)
+        answer = rule.answer(evidence, policy.parameters, now)
     except Exception as exc:  # noqa: BLE001  # whatever a rule trips over, the answer is no
         # Not softened by `warn`: a rule that could not look has not seen anything fine either.
         seen = f"{FAILED}{type(exc).__name__}: {exc}"

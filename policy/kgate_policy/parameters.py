@@ -44,10 +44,19 @@ class Parameters:
     scanners_allow: tuple[str, ...] = ()
     """Patterns of the scanner's name and version, such as `kgate-scanner/0.2.*`."""
 
+    scans_max_days: int = 90
+    """Days after which a scan is too old."""
+
     def to_json(self) -> Facts:
         """Return the parameters as a JSON object with sorted lists."""
         document: Facts = {}
         for item in fields(self):
             value = getattr(self, item.name)
-            document[item.name] = value.label if isinstance(value, Severity) else sorted(value)
+            match value:
+                case Severity():
+                    document[item.name] = value.label
+                case int():
+                    document[item.name] = value
+                case _:
+                    document[item.name] = sorted(value)
         return document

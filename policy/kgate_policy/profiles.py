@@ -27,12 +27,16 @@ _SOFT_IN_DEV: Final = (
     "only-kernel-files",
     "no-ptx-only",
     "licence-allowed",
+    "scanned-recently",
+    "targets-covered",
 )
 _SOFT_IN_STAGING: Final = (
     "require-upstream-signature",
     "no-dirty-build",
     "provenance-present",
     "no-ptx-only",
+    "scanned-recently",
+    "targets-covered",
 )
 # Permissive licences that need no more than a notice; a site adds what it can accept.
 _LICENCES: Final = (
@@ -47,13 +51,16 @@ _LICENCES: Final = (
 )
 
 
+_SOFT_EVERYWHERE: Final = ("card-complete",)
+"""Mirrors and registries pass on what is built and no more: a card may be left behind there."""
 _SPECIAL: Final = ("approved-digests",)
 """Rules that only a profile of their own asks."""
 
 
 def _levels(warn: tuple[str, ...] = (), off: tuple[str, ...] = _SPECIAL) -> Mapping[str, Level]:
     levels = dict.fromkeys(RULES, Level.DENY)
-    return levels | dict.fromkeys(warn, Level.WARN) | dict.fromkeys(off, Level.OFF)
+    levels |= dict.fromkeys((*_SOFT_EVERYWHERE, *warn), Level.WARN)
+    return levels | dict.fromkeys(off, Level.OFF)
 
 
 PROFILES: Final[Mapping[str, Policy]] = {

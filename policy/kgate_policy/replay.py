@@ -116,7 +116,9 @@ def _parameters(fields: Facts, what: str) -> Parameters:
     strictjson.refuse_unknown(fields, set(known), what=what)
     values: dict[str, Any] = {}
     for key in known:
-        if key.startswith("severity_"):
+        if key == "scans_max_days":
+            values[key] = strictjson.take(fields, key, int, what=what)
+        elif key.startswith("severity_"):
             values[key] = Severity.parse(strictjson.take(fields, key, str, what=what))
         else:
             values[key] = strictjson.take_strings(fields, key, what=what)

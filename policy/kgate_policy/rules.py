@@ -17,6 +17,7 @@ from kgate_core.evidence import Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
+    from datetime import datetime
 
     from kgate_core.evidence import Evidence
     from kgate_policy.parameters import Parameters
@@ -79,10 +80,18 @@ class Rule:
     check: Callable[[Evidence, Parameters], Answer]
     asks: tuple[str, ...]
     """Paths of the facts that it looks at, as docs/facts.md names them."""
+    dated: Callable[[Evidence, Parameters, datetime], Answer] | None = None
+    """Asked instead of `check` by a rule whose answer depends on when it is asked."""
 
     def __post_init__(self) -> None:
         if _ID.fullmatch(self.id) is None:
             raise InvalidInput(f"not a rule id of the form no-bytecode: {self.id!r}")
+
+    def answer(self, evidence: Evidence, parameters: Parameters, now: datetime) -> Answer:
+        """Return what the rule says at a moment."""
+        if self.dated is not None:
+            return self.dated(evidence, parameters, now)
+        return self.check(evidence, parameters)
 
 
 def merge(tables: Iterable[Iterable[Rule]]) -> Mapping[str, Rule]:

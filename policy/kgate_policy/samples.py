@@ -112,6 +112,8 @@ def _import_record(kernel: KernelId, manifest: Manifest) -> Facts:
             for entry in manifest.files
         ],
         "fetchedAt": FETCHED,
+        "scannedAt": FETCHED,
+        "card": {"size": 900, "fields": ["license", "tags"], "headings": ["Usage"]},
         "upstreamSignature": {"status": "verified", "detail": "build.yaml@refs/heads/main"},
         "depends": [],
         "unmet": [],

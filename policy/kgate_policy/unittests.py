@@ -7,14 +7,23 @@ proves nothing. Returns values; nothing is rendered.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
+from kgate_core.clock import write_time
 from kgate_core.errors import InvalidInput
 from kgate_core.evidence import Finding, Outcome, Severity
 from kgate_policy.document import check_header, read_all
 from kgate_policy.evaluation import evaluate
-from kgate_policy.samples import FILES, LANE, REPO, VARIANT, sample_evidence, sample_metadata
+from kgate_policy.samples import (
+    FETCHED,
+    FILES,
+    LANE,
+    REPO,
+    VARIANT,
+    sample_evidence,
+    sample_metadata,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -34,6 +43,7 @@ _KERNEL: Final = {"repo", "variant", "lane", "files", "metadata", "findings", "s
     "depends",
     "unmet",
     "importedAt",
+    "scannedAt",
     "architectures",
     "libraries",
     "imports",
@@ -95,9 +105,11 @@ def run_cases(
 
 
 def _run(case: Case, policy: Policy, now: datetime, tenants: TenantJudge | None) -> CaseResult:
-    decision = evaluate(
-        case.evidence, policy, now=now, surroundings=case.surroundings, tenants=tenants
-    )
+    evidence = case.evidence
+    if evidence.imported.get("scannedAt") == FETCHED:
+        # The sample never grows old: a test says what it is about, and age is not it.
+        evidence = replace(evidence, imported=evidence.imported | {"scannedAt": write_time(now)})
+    decision = evaluate(evidence, policy, now=now, surroundings=case.surroundings, tenants=tenants)
     answers = {result.rule: result for result in decision.results}
     complaints = []
     found = overall(decision)
@@ -153,6 +165,8 @@ def _evidence(item: Located) -> Evidence:
     record: dict[str, Any] = {
         key: fields[key].plain() for key in ("pin", "depends", "unmet") if key in fields
     }
+    if "scannedAt" in fields:
+        record["scannedAt"] = fields["scannedAt"].text()
     if "importedAt" in fields:
         record["fetchedAt"] = fields["importedAt"].text()
     if "signature" in fields:

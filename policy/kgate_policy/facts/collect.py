@@ -56,12 +56,18 @@ def kernel_facts(evidence: Evidence, results: Iterable[RuleResult] = ()) -> Fact
         ("os", variant.os),
         ("sbom", None if evidence.sbom is None else str(evidence.sbom)),
         ("importedAt", evidence.imported.get("fetchedAt")),
+        ("scannedAt", evidence.imported.get("scannedAt")),
     ):
         if isinstance(value, str):
             facts[name] = value
     signature = _kept(evidence.imported.get("upstreamSignature"), {"status": str, "detail": str})
     if "status" in signature:
         facts["signature"] = signature
+    card = _kept(evidence.imported.get("card"), {"size": int})
+    if card:
+        record = _mapping(evidence.imported["card"])
+        lists = {key: _strings(record.get(key)) for key in ("fields", "headings")}
+        facts["card"] = card | lists
     if evidence.scan is not None:
         facts["scan"] = _scan(evidence.scan)
         facts |= _seen(evidence.scan.summary)

@@ -99,6 +99,15 @@ _SIGNATURE: Final = Record(
         Field("detail", "string", "Who signed, or why not.", sometimes=True),
     ),
 )
+_CARD: Final = Record(
+    "Card",
+    "The repository's README.md.",
+    (
+        Field("size", "int", "Bytes."),
+        Field("fields", "list<string>", "Names of the fields in its YAML head."),
+        Field("headings", "list<string>", "Its headings, the first 50."),
+    ),
+)
 _KERNEL: Final = Record(
     "Kernel",
     "One build variant of one kernel repository at one commit.",
@@ -125,6 +134,8 @@ _KERNEL: Final = Record(
         Field("sbom", "string", "Digest of the SBOM.", sometimes=True),
         Field("signature", "Signature", "The publisher's signature.", sometimes=True),
         Field("importedAt", "string", "When it was fetched, RFC 3339, UTC.", sometimes=True),
+        Field("scannedAt", "string", "When it was scanned, RFC 3339, UTC.", sometimes=True),
+        Field("card", "Card", "The repository's README.md.", sometimes=True),
         Field("depends", "list<string>", "Locked dependencies, `org/name@commit`."),
         Field(
             "architectures", "list<string>", "GPU targets found: `sm_90`, `gfx942`, `compute_90`."
@@ -174,6 +185,7 @@ RECORDS: Final = (
     _METADATA,
     _BUILD,
     _SIGNATURE,
+    _CARD,
     _SCAN,
     _FINDING,
     _REQUEST,

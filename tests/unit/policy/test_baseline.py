@@ -29,6 +29,8 @@ from tests.policykit import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from kgate_core.evidence import Evidence
 
 GOOD = good_evidence()
@@ -46,6 +48,16 @@ def file_record(**changes: object) -> Evidence:
     """Return evidence whose import record differs for one file."""
     first, *rest = GOOD.imported["files"]
     return with_import(files=[first | changes, *rest])
+
+
+CUDA = {"torch": "2.13", "cuda": "13.0", "arch": "x86_64", "gpus": ["sm_90"]}
+ROCM = {"torch": "2.13", "rocm": "7.1"}
+
+
+def targets(*fleet: Mapping[str, object]) -> Evidence:
+    """Return evidence of a pin of one variant, held against a fleet."""
+    asked = {"targets": list(fleet), "siblings": {GOOD.kernel.variant: ["8.0", "9.0"]}}
+    return replace(GOOD, asked=GOOD.asked | asked)
 
 
 SPOILED = [
@@ -115,6 +127,17 @@ SPOILED = [
     ("dependencies-pinned", with_metadata(kernel_depends=[{"repo-id": "a/b", "version": 1}])),
     ("dependencies-pinned", with_metadata(kernel_depends="a/b")),
     ("dependencies-pinned", with_import(depends=["a/b@main"])),
+    ("card-complete", with_import(card=None)),
+    ("card-complete", with_import(card={"size": 9, "fields": ["tags"], "headings": ["Usage"]})),
+    ("card-complete", with_import(card={"size": 9, "fields": ["license"], "headings": []})),
+    ("scanned-recently", with_import(scannedAt="2026-08-01T00:00:00Z")),
+    ("scanned-recently", with_import(scannedAt="lately")),
+    ("scanned-recently", with_import(scannedAt=None)),
+    ("scanned-recently", replace(GOOD, scan=None)),
+    ("targets-covered", replace(GOOD, asked=GOOD.asked | {"targets": [CUDA]})),
+    ("targets-covered", targets(CUDA, ROCM)),
+    ("targets-covered", targets(CUDA | {"torch": "2.12"})),
+    ("targets-covered", targets(CUDA | {"gpus": ["sm_90", "sm_120"]})),
 ]
 
 
@@ -124,7 +147,7 @@ def outcome(evidence: Evidence, rule: str, policy: Policy | None = None) -> Outc
     return next(result.outcome for result in decision.results if result.rule == rule)
 
 
-STRICTEST = builtin_profile("approved-algorithms")
+STRICTEST = replace(builtin_profile("approved-algorithms"), rules=dict.fromkeys(RULES, Level.DENY))
 
 
 @pytest.mark.parametrize("rule", RULES)
@@ -189,6 +212,23 @@ def test_a_list_that_holds_the_value_passes(rule: str, parameters: Parameters) -
 def test_a_source_that_is_not_named_is_not_on_a_list() -> None:
     policy = Policy("p", {"source-allowed": Level.DENY}, Parameters(sources_allow=("*",)))
     assert outcome(with_metadata(source=None), "source-allowed", policy) is Outcome.DENY
+
+
+def test_a_fleet_that_is_covered_passes() -> None:
+    assert outcome(targets(CUDA), "targets-covered") is Outcome.PASS
+
+
+def test_how_old_a_scan_may_be_is_the_policys_choice() -> None:
+    parameters = Parameters(scans_max_days=1)
+    day_old = Policy("p", {"scanned-recently": Level.DENY}, parameters)
+    assert outcome(GOOD, "scanned-recently", day_old) is Outcome.PASS
+    older = with_import(scannedAt="2026-11-20T11:59:59Z")
+    assert outcome(older, "scanned-recently", day_old) is Outcome.DENY
+
+
+def test_the_age_of_a_scan_is_not_guessed_without_a_clock() -> None:
+    answer = RULES["scanned-recently"].check(GOOD, Parameters())
+    assert answer.outcome is Outcome.DENY
 
 
 def test_findings_between_the_thresholds_warn() -> None:

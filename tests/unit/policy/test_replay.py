@@ -51,7 +51,7 @@ def test_every_profile_survives_being_written(policy: object) -> None:
 
 
 def test_a_policy_asked_with_other_rules_is_refused() -> None:
-    data = policy_bytes(POLICY).replace(b"kgate-baseline/1", b"kgate-baseline/0")
+    data = policy_bytes(POLICY).replace(b"kgate-baseline/2", b"kgate-baseline/0")
     with pytest.raises(Conflict, match="kgate-baseline/0"):
         read_policy_bytes(data)
 
