@@ -142,7 +142,7 @@ def _from_json(data: strictjson.JsonValue, *, what: str) -> LockedKernel:
             Revision(strictjson.take(data, "commit", str, what=what)),
             variants,
             strictjson.take_strings(data, "depends", what=what),
-            strictjson.take_strings(data, "patterns", what=what),
+            strictjson.take_strings(data, "patterns", what=what) if "patterns" in data else ("*",),
         )
     except InvalidInput as exc:
         if exc.message.startswith(what):
