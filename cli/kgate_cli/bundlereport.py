@@ -128,6 +128,7 @@ def imported_json(done: Imported, receipt: Path | None) -> dict[str, Any]:
         "published": done.receipt is not None,
         "approved": done.result.approved,
         "denied": done.result.denied,
+        "waiting": [item.name for item in done.result.waiting],
         "failures": [
             {"pin": str(item.pin), "message": item.error.message, "hint": item.error.hint}
             for item in done.result.failures
@@ -169,6 +170,8 @@ def show_imported(output: Output, done: Imported, receipt: Path | None) -> None:
 def _show_decisions(output: Output, done: Imported) -> None:
     for left in done.refused:
         output.say(f"refused: {left.what}: {left.reason}")
+    for waits in done.result.waiting:
+        output.say(f"{waits.name}: waiting for kgate approve; not served until then")
     for failure in done.result.failures:
         output.say(f"{failure.pin}: {failure.error.message}")
         if failure.error.hint:

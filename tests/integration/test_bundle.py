@@ -359,7 +359,7 @@ def test_a_receipt_counts_only_under_a_pinned_key_and_for_its_sender(world: Worl
     pin_receiver(world.connected.folder / "trust", key.public_key().pem.encode())
     assert check_receipt(data, mirror, time_now()) == receipt
     with pytest.raises(TrustError):
-        check_receipt(data.replace(b'"sequence": 3', b'"sequence": 2'), mirror, time_now())
+        check_receipt(data.replace(b'"sequence": ', b'"sequence": 1'), mirror, time_now())
     with pytest.raises(Conflict, match="about bundles of"):
         check_receipt(data, world.island.mirror(), time_now())
 

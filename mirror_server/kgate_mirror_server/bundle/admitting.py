@@ -52,6 +52,8 @@ def admit_carried(
         total.kernels += result.kernels
         total.failures += result.failures
         total.fetched_bytes += result.fetched_bytes
+        total.waiting += result.waiting
+        total.exceptions = result.exceptions
     return total
 
 
