@@ -1,24 +1,16 @@
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 import sys
 import tomllib
-from datetime import UTC, datetime
 from importlib.metadata import packages_distributions
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from kgate_mirror_server.trustfiles import read_trust, write_trust
-from kgate_signer.keys import FileKey, write_private_file
-from tests.trustkit import EXPERIMENTAL, make_trust
 from tests.unit.house.source import PARTS, ROOT, every_module, imports, name
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 _PIN: Final = re.compile(r"^([a-z0-9][a-z0-9._-]*)==(\S+)", re.MULTILINE)
 _HASH: Final = "--hash=sha256:"
@@ -109,34 +101,3 @@ def test_every_import_is_a_declared_dependency() -> None:
 def test_what_runs_in_production_is_what_was_tested() -> None:
     tested = set(_PIN.findall(text("requirements/dev.lock")))
     assert set(_PIN.findall(text("requirements/runtime.lock"))) <= tested
-
-
-def test_the_runbooks_programs_do_what_they_say(tmp_path: Path) -> None:
-    # The programs read the clock, so this site is founded now.
-    kit = make_trust(now=datetime.now(UTC))
-    (tmp_path / "keys").mkdir()
-    write_trust(tmp_path / "trust", kit.trust)
-    for role, key, passphrase in (
-        ("root", kit.root, b"correct horse"),
-        ("timestamp", kit.timestamp, None),
-    ):
-        write_private_file(tmp_path / f"keys/{role}.pem", key.to_pem(passphrase))
-    write_private_file(tmp_path / "root.passphrase", b"correct horse\n")
-    programs = re.findall(
-        r"^```python\n(.*?)^```", text("docs/runbook.md"), re.MULTILINE | re.DOTALL
-    )
-    assert len(programs) == 1
-    environment = {"PYTHONPATH": os.pathsep.join(sys.path)}
-    for program in programs:
-        result = subprocess.run(
-            [sys.executable, "-c", program],
-            cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, timeout=60,
-        )  # fmt: skip
-        assert result.returncode == 0, result.stderr
-    new = FileKey.from_pem((tmp_path / "keys/admit-2.pem").read_bytes(), None).public_key()
-    trusted = read_trust(tmp_path / "trust").load(datetime.now(UTC))
-    assert new.hint in trusted.keys
-    assert trusted.lanes[EXPERIMENTAL].roles["admit"].keyids == {
-        new.keyid,
-        kit.admit.public_key().keyid,
-    }
