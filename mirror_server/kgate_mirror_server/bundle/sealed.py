@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from kgate_signer.keys import KeyProvider
 
 FIELD: Final = "signature"
-MAX_BYTES: Final = 256 * 1024**2  # bytes of a document: about a million blobs
+MAX_BYTES: Final = 64 * 1024**2  # bytes of a document: some 300,000 blobs
 _LONGEST: Final = 72  # bytes: a P-256 signature in DER; Ed25519 takes 64
 _HINT: Final = "A" * 44  # base64 of a sha256 always has this length
 
