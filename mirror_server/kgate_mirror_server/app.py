@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from kgate_core.errors import InvalidInput, TrustError
 from kgate_mirror_server.catalog.sql import SqlCatalog
+from kgate_mirror_server.events import deliver
 from kgate_mirror_server.evidence import EvidenceRoom
 from kgate_mirror_server.exceptions import Exceptions, read_exceptions
 from kgate_mirror_server.serve.settings import DenyStyle, ServeSettings
@@ -32,7 +33,7 @@ from kgate_signer.timestamps import HttpStamper, authority_from
 from kgate_signer.upstream import HUGGING_FACE, Publisher, UpstreamVerifier, shipped_root
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from kgate_core.digest import Digest
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from kgate_core.timestamp import Authority
     from kgate_core.trust import TrustedRoot
     from kgate_mirror_server.config import Config
+    from kgate_mirror_server.events import Event
     from kgate_mirror_server.ports import BlobStore, HubClient
     from kgate_policy import Policy
     from kgate_signer.keys import KeyProvider
@@ -211,6 +213,14 @@ class Mirror:
         if ends is None:
             return self.attestor
         return replace(self.attestor, lifetime=min(self.attestor.lifetime, ends - now))
+
+    def announce(self, events: Sequence[Event], now: datetime) -> str:
+        """Tell the webhook; return why it may not know, or nothing. Raises nothing."""
+
+        def read(name: Path) -> bytes:
+            return read_private_file(str(self.config.path(name)))
+
+        return deliver(self.config.events, self.config.site, events, now, read_file=read)
 
     def serve_settings(self, *, host: str | None = None, port: int | None = None) -> ServeSettings:
         """Return how this site serves, with the command line's choices."""

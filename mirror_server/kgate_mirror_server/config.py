@@ -24,6 +24,7 @@ from pydantic import (
 from kgate_core.errors import InvalidInput, KgateError
 from kgate_core.kernel import KernelRef, Revision, check_origin
 from kgate_mirror_server import marks
+from kgate_mirror_server.events import Events
 from kgate_mirror_server.fleet import Target
 
 if TYPE_CHECKING:
@@ -214,6 +215,7 @@ class Config(_Model):
     """Sign with P-256 keys only: what the cryptographic modules of validated systems offer."""
     timestamp: TimestampAuthority | None = None
     serve: Serve = Serve()
+    events: Events = Events()
     targets: tuple[Target, ...] = ()
     """The machines that every kernel should have a variant for; rule `targets-covered`."""
     publishers: tuple[Publisher, ...] = ()
@@ -299,6 +301,7 @@ def _known_fields(where: tuple[str | int, ...]) -> set[str]:
         "upstream": Upstream,
         "publishers": Publisher,
         "targets": Target,
+        "events": Events,
         "keys": Keys,
         "serve": Serve,
         "timestamp": TimestampAuthority,

@@ -31,10 +31,13 @@ def command(reference: str, reason: str, config_path: Path, output: Output) -> i
       kgate revoke kernels-community/activation@v1 --reason CVE-2026-31337
       kgate revoke sha256:6cdd… --reason "miscompiled for sm_90"
     """
+    from kgate_mirror_server.events import revoked_events
     from kgate_mirror_server.revocation import revoke
 
     with open_mirror(config_path) as mirror:
         done = revoke(mirror, reference, reason, now())
+        if complaint := mirror.announce(revoked_events(done, reason), now()):
+            output.note(complaint)
     output.result(
         "revoke",
         {"reason": reason, "revoked": [{"digest": str(d.digest), "name": d.name} for d in done]},

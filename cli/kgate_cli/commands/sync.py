@@ -53,6 +53,10 @@ def command(
             source = new_source(mirror, count)
             lock = _lock(mirror, source, tell, locked=locked)
             result = sync(mirror, lock, source, now(), tell=tell)
+        from kgate_mirror_server.events import sync_events
+
+        if complaint := mirror.announce(sync_events(result, now()), now()):
+            output.note(complaint)
         if report_dir is not None:
             from kgate_cli.syncreport import write_reports
 
