@@ -87,30 +87,33 @@ def info(target: Target, revision: str | None, request: Request) -> Answer:
         found = target.revision(revision)
     if found is None:
         return no_revision(target, revision or "")
-    commit, changed, siblings = EMPTY_COMMIT, _EPOCH, []
+    commit, changed = EMPTY_COMMIT, _EPOCH
     if not isinstance(found, Empty):
         commit, changed = str(found.served), write_time(found.published_at)
-        blobs = flag(request.query(), "blobs")
-        siblings = [
-            _sibling(entry, blobs=blobs) for entry in found.recursive if entry["type"] == "file"
-        ]
-    return json_answer(
-        {
-            "_id": commit[:24],
-            "id": str(target.ref),
-            "author": target.ref.org,
-            "sha": commit,
-            "lastModified": changed,
-            "createdAt": changed,
-            "private": False,
-            "gated": False,
-            "disabled": False,
-            "downloads": 0,
-            "likes": 0,
-            "tags": [],
-            "siblings": siblings,
-        }
-    )
+    document: dict[str, Any] = {
+        "_id": commit[:24],
+        "id": str(target.ref),
+        "author": target.ref.org,
+        "sha": commit,
+        "lastModified": changed,
+        "createdAt": changed,
+        "private": False,
+        "gated": False,
+        "disabled": False,
+        "downloads": 0,
+        "likes": 0,
+    }
+    if target.asked_as is RepoType.MODEL:
+        # For models only, as the Hub has it: clients of 1.x stumble over a kernel's file list here.
+        document |= {"tags": [], "siblings": _siblings(found, blobs=flag(request.query(), "blobs"))}
+    return json_answer(document)
+
+
+def _siblings(found: RevisionView | Empty, *, blobs: bool) -> list[dict[str, Any]]:
+    if isinstance(found, Empty):
+        return []
+    files = [entry for entry in found.recursive if entry["type"] == "file"]
+    return [_sibling(entry, blobs=blobs) for entry in files]
 
 
 def _sibling(entry: dict[str, Any], *, blobs: bool) -> dict[str, Any]:

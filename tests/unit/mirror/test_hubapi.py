@@ -143,14 +143,19 @@ def test_a_made_up_cursor_is_refused(app: ServeApp, query: str) -> None:
     assert ask(app, f"{API}/tree/v1?{query}").status == 400
 
 
-def test_info_names_the_newest_version_and_its_files(app: ServeApp) -> None:
+def test_info_names_the_newest_version(app: ServeApp) -> None:
     info = ask(app, API).json
     assert (info["id"], info["sha"], info["author"]) == ("acme/relu", str(SECOND), "acme")
-    assert {"rfilename": "build/torch-cuda/layers.py"} in info["siblings"]
-    with_blobs = ask(app, f"{API}/revision/v1?blobs=true").json["siblings"]
+    assert info["gated"] is info["private"] is info["disabled"] is False
+
+
+def test_info_lists_files_for_models_only(app: ServeApp) -> None:
+    assert "siblings" not in ask(app, f"{API}/revision/v1").json
+    as_model = API.replace("kernels", "models")
+    assert {"rfilename": "build/torch-cuda/layers.py"} in ask(app, as_model).json["siblings"]
+    with_blobs = ask(app, f"{as_model}/revision/v1?blobs=true").json["siblings"]
     large = next(item for item in with_blobs if item["rfilename"] == LARGE)
     assert large["size"] == large["lfs"]["size"]
-    assert info["gated"] is info["private"] is info["disabled"] is False
 
 
 def test_paths_info_answers_forms_and_json(app: ServeApp) -> None:
