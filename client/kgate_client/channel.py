@@ -6,6 +6,8 @@ nowhere else. It believes nothing that it brings; it opens no socket when offlin
 
 from __future__ import annotations
 
+import contextlib
+import http.client
 import json
 import socket
 import ssl
@@ -16,13 +18,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote, urlsplit
 
-from kgate_core.errors import NotFound, UpstreamError
+from kgate_core.errors import IntegrityError, KgateError, NotFound, UpstreamError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from http.client import HTTPMessage
     from pathlib import Path
-    from typing import IO
+    from typing import IO, BinaryIO
 
     from kgate_client.config import PodConfig
 
@@ -32,6 +34,8 @@ TIMEOUT: Final = 5.0  # seconds for one request
 PROBE_TIMEOUT: Final = 2.0  # seconds to get a connection when asking whether anybody is there
 REMEMBER_DEAD: Final = 30.0  # seconds in which a dead endpoint is not asked again
 MAX_ATTESTATIONS: Final = 16 * 1024**2  # bytes
+MAX_HUB: Final = 32 * 1024**2  # bytes; the tree of a repository with thousands of files
+CHUNK: Final = 1024**2  # bytes read at a time
 MAX_TRUST: Final = 512_000  # bytes, as core/tuf.py reads at most
 _NOT_FOUND: Final = 404
 _MAX_REASON: Final = 4096  # bytes of an error's body that are read
@@ -103,29 +107,55 @@ class Channel:
         self._dead_because = because
         return because
 
+    def hub(self, path: str) -> bytes:
+        """Fetch a JSON answer of the Hub's API about kernels; raises NotFound, UpstreamError."""
+        return self._get(f"/api/kernels/{path}", MAX_HUB)
+
+    def download(self, path: str, size: int, target: BinaryIO) -> None:
+        """Write a kernel's file to `target`; raises IntegrityError unless it has `size` bytes.
+
+        Raises NotFound and UpstreamError as well; what was written then is of no use.
+        """
+        left = size
+        with self._answer(f"/kernels/{quote(path)}") as response:
+            while left and (data := response.read(min(left, CHUNK))):
+                try:
+                    target.write(data)
+                except OSError as exc:
+                    raise KgateError(f"{path} cannot be kept: {exc}") from exc
+                left -= len(data)
+            if left or response.read(1):
+                raise IntegrityError(f"{path} does not have the {size} bytes that were promised")
+
     def _get(self, path: str, limit: int) -> bytes:
-        if self.monotonic() < self._dead_until:
-            raise UpstreamError(self._dead_because)
-        headers = {"Accept": "application/json", "User-Agent": "kgate-client"}
-        if token := self.token():
-            headers["Authorization"] = f"Bearer {token}"
-        url = self.endpoint + path
-        try:
-            request = urllib.request.Request(url, headers=headers)  # noqa: S310  # checked below
-            if request.type not in {"http", "https"}:
-                raise UpstreamError(f"the endpoint {self.endpoint} is not http or https")
-            with self._open(request) as response:
-                data: bytes = response.read(limit + 1)
-        except urllib.error.HTTPError as exc:
-            with exc:
-                raise _refusal(exc, path) from exc
-        except (OSError, ValueError) as exc:
-            # Timeouts, refused connections, bad certificates, URLs that are none.
-            self._mark_dead(f"{self.endpoint} does not answer ({exc})")
-            raise UpstreamError(self._dead_because) from exc
+        with self._answer(path) as response:
+            data: bytes = response.read(limit + 1)
         if len(data) > limit:
             raise UpstreamError(f"{path} has more than {limit} bytes")
         return data
+
+    @contextlib.contextmanager
+    def _answer(self, path: str) -> Iterator[Any]:
+        if self.monotonic() < self._dead_until:
+            raise UpstreamError(self._dead_because)
+        headers = {"Accept": "*/*", "User-Agent": "kgate-client"}
+        if token := self.token():
+            headers["Authorization"] = f"Bearer {token}"
+        try:
+            request = urllib.request.Request(  # noqa: S310  # its scheme is checked next
+                self.endpoint + path, headers=headers
+            )
+            if request.type not in {"http", "https"}:
+                raise UpstreamError(f"the endpoint {self.endpoint} is not http or https")
+            with self._open(request) as response:
+                yield response
+        except urllib.error.HTTPError as exc:
+            with exc:
+                raise _refusal(exc, path) from exc
+        except (OSError, ValueError, http.client.HTTPException) as exc:
+            # Timeouts, refused connections, cut answers, bad certificates, URLs that are none.
+            self._mark_dead(f"{self.endpoint} does not answer ({exc})")
+            raise UpstreamError(self._dead_because) from exc
 
     def _open(self, request: urllib.request.Request) -> Any:  # noqa: ANN401  # urllib's own type
         if self._opener is None:

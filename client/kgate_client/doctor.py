@@ -13,12 +13,14 @@ import sys
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from kgate_client import autoload, hook
 from kgate_client.answer import Cleared
 from kgate_client.asked import Asked
+from kgate_client.hubcache import cached_variants, hub_folder
 from kgate_client.process import build
 from kgate_core.clock import write_time
 from kgate_core.errors import KgateError
@@ -34,7 +36,6 @@ MAX_KERNELS: Final = 64  # variants in the Hub cache that are looked at
 _PACKAGES: Final = ("kgate", "kernels", "huggingface-hub", "torch", "transformers", "cryptography")
 _TELEMETRY: Final = ("HF_HUB_DISABLE_TELEMETRY", "DISABLE_TELEMETRY", "DO_NOT_TRACK")
 _TRUE: Final = {"1", "true", "yes", "on"}
-_VARIANTS: Final = "kernels--*/snapshots/*/build/*"
 
 
 class Status(StrEnum):
@@ -292,15 +293,11 @@ def _check_environment(environ: Mapping[str, str]) -> Iterator[Check]:
 
 
 def _kernels(pod: Pod, environ: Mapping[str, str]) -> tuple[dict[str, str], ...]:
-    cache = environ.get("KERNELS_CACHE") or environ.get("HF_HUB_CACHE")
-    if cache is None:
-        if pod.config.hf_home is None:
-            return ()
-        cache = str(pod.config.hf_home / "hub")
+    hub = hub_folder(environ, pod.config)
+    if hub is None:
+        return ()
     found = []
-    for variant in sorted(Path(cache).glob(_VARIANTS))[:MAX_KERNELS]:
-        if not variant.is_dir():
-            continue
+    for variant in islice(cached_variants(hub), MAX_KERNELS):
         answer = pod.gate.check(Asked(), variant, seal=False)
         cleared = isinstance(answer, Cleared)
         found.append(

@@ -39,6 +39,7 @@ _ELSEWHERE: Final = """
     fleet gc gkm init keys lint lock ls oci policy preflight promote qualify rebuild reinstate
     report restore revoke sbom scan scrub serve show sync token why
 """
+_ALWAYS_HERE: Final = (["warm"], ["cache"])  # commands that the full command line leaves to us
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,10 +51,11 @@ class _Result:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run `kgate`; hands over to the full command line where it is installed."""
-    if arguments is None and full_cli():
+    given = sys.argv[1:] if arguments is None else arguments
+    if arguments is None and given[:1] not in _ALWAYS_HERE and full_cli():
         # By name: the pod's package may not depend on what only a mirror's install has.
         return int(importlib.import_module("kgate_cli.main").main() or 0)
-    return run(sys.argv[1:] if arguments is None else arguments)
+    return run(given)
 
 
 def full_cli() -> bool:
@@ -98,6 +100,12 @@ def _parser() -> argparse.ArgumentParser:
     verify = _add(commands, "verify", _verify, "Check a variant directory, step by step.")
     verify.add_argument("path", type=Path, metavar="PATH")
     verify.add_argument("--root", type=Path, help="trust root to check against")
+    warm = _add(commands, "warm", _warm, "Fill a client cache from the mirror, verified.")
+    warm.add_argument("kernels", nargs="*", metavar="ORG/NAME@v1", help="default: the lock's")
+    warm.add_argument("--variant", action="append", default=[], metavar="PATTERN")
+    warm.add_argument("--seal", action="store_true", help="leave the verified private copies, too")
+    cache = _add(commands, "cache", _cache, "Check the caches of this pod, or clean them.")
+    cache.add_argument("action", choices=("verify", "purge"))
     trust = _add(commands, "trust", _trust, "Show or refresh the trust metadata of this pod.")
     trust.add_argument("action", choices=("show", "refresh"))
     return parser
@@ -129,6 +137,20 @@ def _verify(options: argparse.Namespace) -> _Result:
     if options.root is not None:
         environ["KGATE_TRUST_ROOT"] = str(options.root)
     report = verify_path(options.path, environ)
+    return _Result(report.to_json(), tuple(report.lines()), report.ok)
+
+
+def _warm(options: argparse.Namespace) -> _Result:
+    from kgate_client.warm import warm
+
+    report = warm(os.environ, options.kernels, patterns=options.variant, seal=options.seal)
+    return _Result(report.to_json(), tuple(report.lines()), report.ok)
+
+
+def _cache(options: argparse.Namespace) -> _Result:
+    from kgate_client.cachecare import look_after
+
+    report = look_after(os.environ, purge=options.action == "purge")
     return _Result(report.to_json(), tuple(report.lines()), report.ok)
 
 

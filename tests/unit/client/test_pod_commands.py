@@ -206,7 +206,10 @@ def test_the_full_command_line_takes_over_where_it_is_installed(
     vars(full)["main"] = lambda: 7
     monkeypatch.setitem(sys.modules, "kgate_cli.main", full)
     monkeypatch.setattr(entry, "full_cli", lambda: True)
+    monkeypatch.setattr(sys, "argv", ["kgate", "sync"])
     assert entry.main() == 7
+    monkeypatch.setattr(sys, "argv", ["kgate", "cache", "--help"])
+    assert entry.main() == entry.YES
     assert entry.main(["--help"]) == entry.YES
 
 
