@@ -128,7 +128,7 @@ class PrivateSigstore:
     ) -> bytes:
         """Return the bundle of an artifact that a workflow signed keyless."""
         key = new_key()
-        certificate = self._certificate(key, workflow, repository, issuer)
+        certificate = self.certificate(key, workflow, repository, issuer)
         digest = hashlib.sha256(artifact).digest()
         signature = signed(key, artifact)
         entry = self._entry(digest, signature, certificate, logged_at)
@@ -145,8 +145,13 @@ class PrivateSigstore:
         }
         return json.dumps(bundle).encode()
 
-    def _certificate(
-        self, key: ec.EllipticCurvePrivateKey, workflow: str, repository: str, issuer: str
+    def certificate(
+        self,
+        holder: ec.EllipticCurvePrivateKey | x509.CertificateSigningRequest,
+        workflow: str,
+        repository: str,
+        issuer: str,
+        moment: datetime = SIGNED_AT,
     ) -> x509.Certificate:
         usage = x509.KeyUsage(
             digital_signature=True, content_commitment=False, key_encipherment=False,
@@ -157,10 +162,10 @@ class PrivateSigstore:
             x509.CertificateBuilder()
             .subject_name(x509.Name([]))
             .issuer_name(self.root.subject)
-            .public_key(key.public_key())
+            .public_key(holder.public_key())
             .serial_number(x509.random_serial_number())
-            .not_valid_before(SIGNED_AT - timedelta(minutes=1))
-            .not_valid_after(SIGNED_AT + timedelta(minutes=9))
+            .not_valid_before(moment - timedelta(minutes=1))
+            .not_valid_after(moment + timedelta(minutes=9))
             .add_extension(usage, critical=True)
             .add_extension(
                 x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CODE_SIGNING]), critical=False
@@ -183,15 +188,15 @@ class PrivateSigstore:
             )
         # The timestamp is over the certificate without it, so that one is built first.
         bare = builder.sign(self.authority, hashes.SHA256())
-        stamp = self._certificate_timestamp(bare.tbs_certificate_bytes)
+        stamp = self._certificate_timestamp(bare.tbs_certificate_bytes, moment)
         return builder.add_extension(
             x509.UnrecognizedExtension(_SCT, der.value(der.OCTETS, stamp)), critical=False
         ).sign(self.authority, hashes.SHA256())
 
-    def _certificate_timestamp(self, tbs: bytes) -> bytes:
+    def _certificate_timestamp(self, tbs: bytes, when: datetime) -> bytes:
         # RFC 6962 sections 3.2 and 3.3: one signed timestamp over a precertificate.
         issuer = hashlib.sha256(spki(self.authority)).digest()
-        moment = int(SIGNED_AT.timestamp() * 1000)
+        moment = int(when.timestamp() * 1000)
         over = struct.pack("!BBQH", 0, 0, moment, 1) + issuer
         over += len(tbs).to_bytes(3) + tbs + b"\0\0"
         signature = signed(self.certificates, over)
@@ -213,26 +218,20 @@ class PrivateSigstore:
                 },
             },
         }
+        return self.log_entry(body, logged_at)
+
+    def log_entry(self, body: dict[str, Any], logged_at: datetime | None) -> dict[str, Any]:
+        """Return a log entry; without a time it is one of Rekor v2, which promises nothing."""
         canonical = json.dumps(body, sort_keys=True, separators=(",", ":")).encode()
         log_id = hashlib.sha256(spki(self.log)).digest()
-        moment = int(logged_at.timestamp())
-        promise = {
-            "body": b64(canonical),
-            "integratedTime": moment,
-            "logID": log_id.hex(),
-            "logIndex": 0,
-        }
-        promised = json.dumps(promise, sort_keys=True, separators=(",", ":")).encode()
         # A log of one entry: its leaf is its root (RFC 6962 section 2.1).
         leaf = hashlib.sha256(b"\0" + canonical).digest()
         note = f"rekor.test - 1\n1\n{b64(leaf)}\n"
         sealed = b64(log_id[:4] + signed(self.log, note.encode()))
-        return {
+        entry = {
             "logIndex": "0",
             "logId": {"keyId": b64(log_id)},
-            "kindVersion": {"kind": "hashedrekord", "version": "0.0.1"},
-            "integratedTime": str(moment),
-            "inclusionPromise": {"signedEntryTimestamp": b64(signed(self.log, promised))},
+            "kindVersion": {"kind": body["kind"], "version": body["apiVersion"]},
             "inclusionProof": {
                 "logIndex": "0",
                 "rootHash": b64(leaf),
@@ -241,4 +240,18 @@ class PrivateSigstore:
                 "checkpoint": {"envelope": f"{note}\n— rekor.test {sealed}\n"},
             },
             "canonicalizedBody": b64(canonical),
+        }
+        if logged_at is None:
+            return entry
+        moment = int(logged_at.timestamp())
+        promise = {
+            "body": b64(canonical),
+            "integratedTime": moment,
+            "logID": log_id.hex(),
+            "logIndex": 0,
+        }
+        promised = json.dumps(promise, sort_keys=True, separators=(",", ":")).encode()
+        return entry | {
+            "integratedTime": str(moment),
+            "inclusionPromise": {"signedEntryTimestamp": b64(signed(self.log, promised))},
         }
