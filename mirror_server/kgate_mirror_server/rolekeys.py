@@ -20,7 +20,7 @@ from kgate_core.trust import SigningKey
 from kgate_core.tuf import Root, walk_roots
 from kgate_mirror_server.approvals import kept_approvals
 from kgate_mirror_server.founding import ADMIT, BACKDATED
-from kgate_mirror_server.trustfiles import read_pinned, read_trust, write_trust
+from kgate_mirror_server.trustfiles import changing, read_pinned, read_trust, write_trust
 from kgate_mirror_server.trustupdate import APPROVE, sign_change
 from kgate_signer.keys import FileKey, read_private_file, write_private_file
 from kgate_signer.trustchanges import add_key, end_key, give_role, made_for, revoke_key, rotate_root
@@ -231,9 +231,11 @@ def _roll_root(mirror: Mirror, role: str, before: PublicKey, new: FileKey, now: 
         root.roles["targets"].threshold,
     )
     holders = (mirror.key(mirror.config.keys.root), new)
-    trust = rotate_root(read_trust(folder), wanted, Offline(read_pinned(folder), holders), now=now)
     online = new if role == "timestamp" else mirror.key(mirror.config.keys.timestamp)
-    write_trust(folder, refresh_timestamp(trust, online, now=now))
+    by = Offline(read_pinned(folder), holders)
+    with changing(folder):
+        trust = rotate_root(read_trust(folder), wanted, by, now=now)
+        write_trust(folder, refresh_timestamp(trust, online, now=now))
 
 
 def _root(mirror: Mirror) -> Root:

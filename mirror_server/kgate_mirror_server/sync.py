@@ -32,7 +32,7 @@ from kgate_mirror_server.resolve import (
     resolve_pin,
     unpinned_path,
 )
-from kgate_mirror_server.trustfiles import read_trust, write_trust
+from kgate_mirror_server.trustfiles import changing, read_trust, write_trust
 from kgate_signer.trustwriter import refresh_timestamp
 
 if TYPE_CHECKING:
@@ -142,9 +142,10 @@ def refresh_trust(mirror: Mirror, now: datetime) -> None:
     """Sign the timestamp anew with the online key, over the publication log's head."""
     folder = mirror.config.path(mirror.config.trust)
     key = mirror.key(mirror.config.keys.timestamp)
-    trust = read_trust(folder)
-    head = head_to_sign(mirror, trust.timestamp)
-    write_trust(folder, refresh_timestamp(trust, key, now=now, log_head=head))
+    with changing(folder):
+        trust = read_trust(folder)
+        head = head_to_sign(mirror, trust.timestamp)
+        write_trust(folder, refresh_timestamp(trust, key, now=now, log_head=head))
 
 
 def new_source(mirror: Mirror, progress: Progress) -> Source:

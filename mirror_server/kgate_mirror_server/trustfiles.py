@@ -6,13 +6,17 @@ Layout: `1.root.json`, `2.root.json`, …, `timestamp.json`, `snapshot.json`, `t
 
 from __future__ import annotations
 
+import fcntl
 import os
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 from kgate_core.errors import KgateError, TrustError
+from kgate_core.tuf import Metadata
 from kgate_signer.trustwriter import TrustSet
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 PINNED: Final = "root.json"
@@ -42,6 +46,39 @@ def read_pinned(folder: Path) -> bytes:
             f"{folder / PINNED}: cannot be read ({exc.strerror})",
             hint="make it with `kgate init`, or restore it from a backup",
         ) from exc
+
+
+@contextmanager
+def changing(folder: Path) -> Iterator[None]:
+    """Hold the folder while documents are read, changed and written back.
+
+    A server signs the timestamp every minute: without this it could write back documents that it
+    read just before somebody signed a revocation. Open private keys before, a person may have to
+    be asked for them.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        descriptor = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as exc:
+        raise KgateError(f"{folder}: cannot be written ({exc.strerror})") from exc
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def adopt_timestamp(folder: Path, trust: TrustSet) -> None:
+    """Write the timestamp of `trust` if it is newer and about the documents that are here."""
+    with changing(folder):
+        here = read_trust(folder)
+        same = (here.snapshot, here.targets) == (trust.snapshot, trust.targets)
+        if same and _version(trust.timestamp) > _version(here.timestamp):
+            replace_file(folder / "timestamp.json", trust.timestamp)
+
+
+def _version(timestamp: bytes) -> int:
+    return Metadata.parse(timestamp, "timestamp").version
 
 
 def write_trust(folder: Path, trust: TrustSet) -> None:

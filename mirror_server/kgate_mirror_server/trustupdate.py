@@ -13,7 +13,7 @@ from kgate_core.errors import InvalidInput
 from kgate_core.trust import Lane, Mode
 from kgate_core.tuf import Role
 from kgate_mirror_server.founding import ADMIT
-from kgate_mirror_server.trustfiles import read_pinned, read_trust, write_trust
+from kgate_mirror_server.trustfiles import changing, read_pinned, read_trust, write_trust
 from kgate_signer.trustchanges import add_authority, made_for, set_lane
 from kgate_signer.trustwriter import (
     HARD_STALENESS,
@@ -99,9 +99,10 @@ def sign_change(
     """Let a person change the trust metadata and vouch for it; needs root and timestamp keys."""
     folder = mirror.config.path(mirror.config.trust)
     by = Offline(read_pinned(folder), (mirror.key(mirror.config.keys.root),))
-    trust = change(read_trust(folder), by)
     timestamp = mirror.key(mirror.config.keys.timestamp)
-    write_trust(folder, refresh_timestamp(trust, timestamp, now=now))
+    with changing(folder):
+        trust = change(read_trust(folder), by)
+        write_trust(folder, refresh_timestamp(trust, timestamp, now=now))
 
 
 def _new_authority(mirror: Mirror, trusted: TrustedRoot, now: datetime) -> Authority | None:

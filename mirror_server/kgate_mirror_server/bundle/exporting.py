@@ -24,7 +24,7 @@ from kgate_mirror_server.bundle.packing import pack
 from kgate_mirror_server.bundle.receipts import Receipt, held_blobs, manifests_of
 from kgate_mirror_server.bundle.sealed import Sealed, seal, sealed_size
 from kgate_mirror_server.bundle.streams import read_blob, segment_digests
-from kgate_mirror_server.trustfiles import read_trust, write_trust
+from kgate_mirror_server.trustfiles import adopt_timestamp, read_trust
 from kgate_signer.trustwriter import refresh_timestamp
 
 if TYPE_CHECKING:
@@ -135,7 +135,7 @@ def export(
     key = bundle_key(mirror, plan.trust.load(document.created), document.created)
     sealed = seal(document.to_json(), BUNDLE, key)
     # Only now: a timestamp that travels must also be this site's own newest.
-    write_trust(mirror.config.path(mirror.config.trust), plan.trust)
+    adopt_timestamp(mirror.config.path(mirror.config.trust), plan.trust)
     name = f"kgate-bundle-{document.sequence}"
     files = [folder / f"{name}.json"]
     _write(files[0], sealed)
