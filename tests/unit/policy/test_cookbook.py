@@ -7,12 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import yaml
 
 from kgate_core.errors import InvalidInput
+from kgate_mirror_server.config import load_config
 from kgate_policy import builtin_profile, evaluate, load_exceptions, load_policy
 from kgate_policy.cel.functions import NAMES
 from kgate_policy.exceptions import MAX_DAYS
 from kgate_policy.expressions.tenants import WorkerLimits
+from kgate_policy.lint import files
 from kgate_policy.pages import policy_page
 from kgate_policy.samples import sample_evidence
 from kgate_policy.unittests import load_cases, run_cases
@@ -75,6 +78,35 @@ def test_the_exception_can_be_read() -> None:
 def test_the_transcript_of_an_explanation_is_the_real_one() -> None:
     assert [block.kind for block in BLOCKS].count("text explain") == 1
     assert policy_page(TEXT) == TEXT
+
+
+def test_the_site_of_the_page_can_be_read(tmp_path: Path) -> None:
+    (block,) = [block for block in BLOCKS if block.kind == "yaml site"]
+    (tmp_path / "kgate.yaml").write_text(block.text)
+    config = load_config(tmp_path / "kgate.yaml")
+    assert [item.gpus for item in config.targets] == [("sm_90", "sm_100"), ("gfx942",), ()]
+    assert config.events.token_file == Path("keys/webhook.token")
+
+
+@pytest.mark.parametrize(
+    ("name", "read"),
+    [
+        ("src/app.py", True),
+        ("deploy/pod.yaml", True),
+        ("model/config.json", True),
+        ("Dockerfile.gpu", True),
+        ("images/base.Containerfile", True),
+        ("package.json", False),
+        ("notes.md", False),
+    ],
+)
+def test_the_hook_of_the_page_is_there_and_reads_what_lint_reads(name: str, read: bool) -> None:  # noqa: FBT001  # a parameter
+    (block,) = [block for block in BLOCKS if block.kind == "yaml hook"]
+    (wanted,) = yaml.safe_load(block.text)["repos"][0]["hooks"]
+    (hook,) = yaml.safe_load((PAGE.parents[1] / ".pre-commit-hooks.yaml").read_text())
+    assert hook["id"] == wanted["id"]
+    assert (re.search(hook["files"], name) is not None) is read
+    assert (files._kind(name) is not None) is read
 
 
 def test_every_function_is_named() -> None:
