@@ -220,3 +220,25 @@ print(json.dumps([[entry.path for entry in tree],
                   kernels.has_kernel("acme/relu", revision="{COMMIT}")]))
 """
         assert run_ungated(old, home, endpoint=address) == [["build/torch-cuda"], False]
+
+
+def test_upstreams_way_lock_download_and_load_works_offline_afterwards(
+    address: str, tmp_path: Path
+) -> None:
+    (tmp_path / "pyproject.toml").write_text(
+        '[project]\nname = "x"\nversion = "1"\n[tool.kernels.dependencies]\n"acme/relu" = 1\n'
+    )
+    fill = """
+import json, subprocess, sys
+for command in ("lock", "download"):
+    program = "import sys; from kernels.cli import main; sys.argv = ['kernels', %r, '.']; main()"
+    subprocess.run([sys.executable, "-c", program % command], check=True)
+print(json.dumps("filled"))
+"""
+    assert run_ungated(fill, tmp_path, endpoint=address) == "filled"
+    load = """
+import json, kernels
+from pathlib import Path
+print(json.dumps(kernels.load_kernel("acme/relu", lockfile=Path("kernels.lock")).ANSWER))
+"""
+    assert run_ungated(load, tmp_path, HF_HUB_OFFLINE="1") == 42
