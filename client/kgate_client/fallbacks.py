@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from kgate_client import versions
 from kgate_client.asked import Asked
 from kgate_client.blocked import KgateBlocked
-from kgate_client.process import falls_back
+from kgate_client.process import falls_back, stops
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -91,8 +91,12 @@ def falling_back(original: Function) -> Function:
     @functools.wraps(original)
     def kernelize_layer(module: Any, *, use_fallback: Any, **kwargs: Any) -> Any:
         kinds = type(use_fallback)
-        wanted = kinds.DEFAULT in use_fallback and falls_back() is not None
-        flags = use_fallback | kinds.CANNOT_LOAD if wanted else use_fallback
+        flags = use_fallback
+        if falls_back() is not None:
+            if kinds.DEFAULT in use_fallback:
+                flags |= kinds.CANNOT_LOAD
+        elif stops() is not None:
+            flags &= ~kinds.CANNOT_LOAD  # strict: not even callers who ask for it
         try:
             return original(module, use_fallback=flags, **kwargs)
         except KgateBlocked:

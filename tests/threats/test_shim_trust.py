@@ -259,6 +259,10 @@ print(json.dumps(outcome))
 """
     )
     assert pod.run(program, KGATE_MODE="strict").value == "no-attestation"
+    insisting = program.replace("run()", "run(use_fallback=KernelizeFallback.ALL)").replace(
+        "from kgate_client", "from kernels import KernelizeFallback\nfrom kgate_client"
+    )
+    assert pod.run(insisting, KGATE_MODE="strict").value == "no-attestation"
     assert pod.run(program).value == "fallback"
 
 

@@ -314,6 +314,44 @@ def test_use_fallback_covers_a_kernel_that_cannot_be_loaded(
     assert kept == [("leaks", str)]
 
 
+@pytest.mark.parametrize(
+    ("mode", "flags"), [(Mode.STRICT, Fallback.DEFAULT), (Mode.OBSERVE, Fallback.ALL)]
+)
+def test_strict_falls_back_for_nobody(
+    monkeypatch: pytest.MonkeyPatch, mode: Mode, flags: Fallback
+) -> None:
+    _use(monkeypatch, mode)
+    kernelize_layer = fallbacks.falling_back(lambda module, *, use_fallback: use_fallback)
+
+    assert kernelize_layer("m", use_fallback=Fallback.ALL) == flags
+
+
+def test_a_cached_variant_is_found_although_others_are_missing(
+    pod: FakePod, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    class Incomplete:
+        def snapshot_download(self, *_: Any, **__: Any) -> str:
+            raise FileNotFoundError("incomplete")
+
+    def resolve(api: Any, repo_id: str, *, revision: str) -> str:
+        return str(api.snapshot_download(repo_id, revision=revision))
+
+    hub = _module("kernels.hf_hub", CACHE_DIR=None)
+    constants = _module("huggingface_hub.constants", HF_HUB_CACHE=str(tmp_path))
+    monkeypatch.setitem(sys.modules, "kernels.hf_hub", hub)
+    monkeypatch.setitem(sys.modules, "huggingface_hub.constants", constants)
+    wrapped = wrappers.reusing(resolve)
+    folder = tmp_path / "kernels--acme--relu" / "snapshots" / "0"
+    folder.mkdir(parents=True)
+
+    assert wrapped(Incomplete(), "acme/relu", revision="0") == str(folder)
+    with pytest.raises(FileNotFoundError, match="incomplete"):
+        wrapped(Incomplete(), "acme/relu", revision="1")
+    pod._mode = Mode.OBSERVE
+    with pytest.raises(FileNotFoundError, match="incomplete"):
+        wrapped(Incomplete(), "acme/relu", revision="0")
+
+
 def test_an_empty_user_agent_is_taken_away_where_kgate_may_act(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
