@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -13,13 +14,18 @@ from kgate_cli.main import main
 from kgate_core.bundle import Bundle
 from kgate_core.errors import InvalidInput
 from kgate_core.statement import Statement
+from kgate_core.trust import SigningKey
+from kgate_core.tuf import Role
 from kgate_core.vsa import PREDICATE_TYPE, Vsa
 from kgate_mirror_server.examples import default_cache
 from kgate_mirror_server.examples.build import build_gelu_and_mul
 from kgate_mirror_server.exceptions import read_exceptions
 from kgate_mirror_server.resolve import read_lock
 from kgate_mirror_server.sync import new_source, sync
+from kgate_mirror_server.trustfiles import read_pinned, read_trust, write_trust
+from kgate_signer import trustchanges
 from kgate_signer.keys import FileKey, write_private_file
+from kgate_signer.trustwriter import Offline, refresh_timestamp
 from tests import repos
 from tests.ingestkit import make_site, now
 
@@ -226,3 +232,26 @@ def test_a_new_key_that_no_document_names_cannot_grant(
     write_private_file(site.folder / "keys" / "mine.pem", FileKey.generate().to_pem(None))
     assert grant(site, "--key", "file:keys/mine.pem") == 4
     assert "may not grant exceptions" in capsys.readouterr().err
+
+
+def test_the_key_of_a_lanes_human_held_role_may_grant_until_it_is_revoked(site: Site) -> None:
+    approve = FileKey.generate()
+    write_private_file(site.folder / "keys" / "second.pem", approve.to_pem(None))
+    public, folder, moment = approve.public_key(), site.folder / "trust", now()
+    validity = SigningKey(public, moment - timedelta(days=1), moment + timedelta(days=90))
+    with site.mirror() as mirror:
+        offline = Offline(read_pinned(folder), (mirror.key(mirror.config.keys.root),))
+        online = mirror.key(mirror.config.keys.timestamp)
+        lane = mirror.trusted(moment).lanes["experimental"]
+    roles = {**lane.roles, "approve": Role(frozenset({public.keyid}), 1)}
+    trust = trustchanges.add_key(read_trust(folder), validity, offline, now=moment)
+    trust = trustchanges.set_lane(trust, replace(lane, roles=roles), offline, now=moment)
+    write_trust(folder, refresh_timestamp(trust, online, now=moment))
+
+    assert grant(site, "--key", "file:keys/second.pem") == 0
+    assert sync_at(site, now()).approved == 1
+    trust = trustchanges.revoke_key(read_trust(folder), public.keyid, "lost", offline, now=moment)
+    write_trust(folder, refresh_timestamp(trust, online, now=moment))
+    result = sync_at(site, now())
+    assert result.approved == 0
+    assert "may not grant exceptions" in result.exceptions.refused[0].reason
