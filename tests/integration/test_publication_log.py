@@ -94,7 +94,7 @@ def test_an_unfinished_line_is_replaced_by_the_next_entry(site: Site) -> None:
     assert len(entries(site)) == 2
 
 
-def test_a_cut_log_is_neither_continued_nor_vouched_for(
+def test_t46_a_cut_log_is_neither_continued_nor_vouched_for(
     site: Site, capsys: pytest.CaptureFixture[str]
 ) -> None:
     head = head_seen_by_a_pod(site)
