@@ -16,7 +16,7 @@ from kgate_mirror_server.catalog.sql import SqlCatalog
 from kgate_mirror_server.events import deliver
 from kgate_mirror_server.evidence import EvidenceRoom
 from kgate_mirror_server.exceptions import Exceptions, read_exceptions
-from kgate_mirror_server.serve.settings import DenyStyle, ServeSettings
+from kgate_mirror_server.serveconfig import serve_settings
 from kgate_mirror_server.store.disk import READ_CHUNK, DiskStore
 from kgate_mirror_server.trustfiles import read_pinned, read_trust
 from kgate_policy import evaluate, load_policy
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from kgate_mirror_server.config import Config
     from kgate_mirror_server.events import Event
     from kgate_mirror_server.ports import BlobStore, HubClient
+    from kgate_mirror_server.serve.settings import ServeSettings
     from kgate_policy import Policy
     from kgate_signer.keys import KeyProvider
     from kgate_signer.predicates import UpstreamSignature
@@ -224,17 +225,17 @@ class Mirror:
 
     def serve_settings(self, *, host: str | None = None, port: int | None = None) -> ServeSettings:
         """Return how this site serves, with the command line's choices."""
-        serve = self.config.serve
-        return ServeSettings(
-            database=database_url(self.config),
-            store=self.config.path(self.config.store),
-            trust=self.config.path(self.config.trust),
-            lane=self.config.lane,
-            host=host or serve.host,
-            port=port or serve.port,
-            workers=serve.workers,
-            deny_style=DenyStyle(serve.deny_style),
+        config = self.config
+        settings = serve_settings(
+            config.serve,
+            config.models,
+            config.path,
+            database=database_url(config),
+            store=config.path(config.store),
+            trust=config.path(config.trust),
+            lane=config.lane,
         )
+        return replace(settings, host=host or settings.host, port=port or settings.port)
 
     def close(self) -> None:
         """Give back what was opened."""

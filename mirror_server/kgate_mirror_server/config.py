@@ -26,6 +26,7 @@ from kgate_core.kernel import KernelRef, Revision, check_origin
 from kgate_mirror_server import marks
 from kgate_mirror_server.events import Events
 from kgate_mirror_server.fleet import Target
+from kgate_mirror_server.serveconfig import Models, Serve
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -184,16 +185,6 @@ class TimestampAuthority(_Model):
         return url
 
 
-class Serve(_Model):
-    """How the mirror listens."""
-
-    host: str = "127.0.0.1"
-    port: Annotated[int, Field(ge=0, le=65535)] = 8800
-    workers: Annotated[int, Field(ge=1, le=64)] = 1
-    deny_style: Literal["fallback", "error"] = "fallback"
-    """What a client sees of a kernel that it may not have: an empty build list, or a 404."""
-
-
 class Config(_Model):
     """The whole of `kgate.yaml`."""
 
@@ -215,6 +206,8 @@ class Config(_Model):
     """Sign with P-256 keys only: what the cryptographic modules of validated systems offer."""
     timestamp: TimestampAuthority | None = None
     serve: Serve = Serve()
+    models: Models | None = None
+    """Where model repositories come from; without, those that are not published are refused."""
     events: Events = Events()
     targets: tuple[Target, ...] = ()
     """The machines that every kernel should have a variant for; rule `targets-covered`."""

@@ -113,3 +113,36 @@ def test_an_upstream_is_an_address_or_a_folder(tmp_path: Path, url: str, origin:
 def test_another_kind_of_upstream_is_refused(tmp_path: Path, url: str) -> None:
     error = refused(tmp_path, f"apiVersion: kgate.dev/v1\nupstream: {url}\n")
     assert "line 2" in error.message
+
+
+def test_serving_and_models_are_configured_and_reach_the_server(tmp_path: Path) -> None:
+    from kgate_mirror_server.app import Mirror
+
+    config = read(
+        tmp_path,
+        f"{HEAD}serve: {{tokens: true, anonymous: [{{repos: ['acme/*']}}], send_file: xaccel,"
+        " shim_required: [production], tls: {certificate: c.pem, key: k.pem}}\n"
+        "models: {delegate: https://hub.internal/, token_file: t}\n",
+    )
+    settings = Mirror(config).serve_settings(port=9999)
+    assert (settings.port, settings.access.tokens) == (9999, True)
+    assert settings.access.anonymous[0].repos == ("acme/*",)
+    assert settings.marked_lanes == {"production"}
+    assert settings.tls is not None
+    assert settings.tls.key == tmp_path / "k.pem"
+    assert settings.delegate is not None
+    assert settings.delegate.url == "https://hub.internal"
+
+
+def test_anonymous_readers_without_tokens_make_no_sense(tmp_path: Path) -> None:
+    error = refused(tmp_path, f"{HEAD}serve: {{anonymous: [{{repos: ['*']}}]}}\n")
+    assert "everybody sees everything" in error.message
+
+
+def test_an_unknown_field_of_the_server_names_the_nearest(tmp_path: Path) -> None:
+    assert refused(tmp_path, f"{HEAD}serve: {{prot: 1}}\n").hint == "did you mean 'port'?"
+
+
+def test_aliases_are_refused(tmp_path: Path) -> None:
+    error = refused(tmp_path, f"{HEAD}kernels: &a []\npolicy: *a\n")
+    assert error.message == "kgate.yaml, line 4: the alias *a is not allowed"
