@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
     Patch = Callable[[ModuleType], None]
 
+MARK: Final = "kgate-client"
+"""Stands in the user agent of requests that are made beside the shim."""
 _ORIGINAL: Final = "__kgate_original__"
 # Names under which any version so far could execute a kernel.
 _LOAD_POINTS: Final = frozenset(
@@ -82,6 +84,11 @@ def _gate_import(module: ModuleType) -> None:
 
 
 def _hook_hub(module: ModuleType) -> None:
+    # Lanes may show kernels only where the shim is. Set here, not in the environment: a child
+    # process without the shim must not inherit the mark.
+    constants = sys.modules.get("huggingface_hub.constants")
+    if constants is not None and getattr(constants, "HF_HUB_USER_AGENT_ORIGIN", "") is None:
+        constants.HF_HUB_USER_AGENT_ORIGIN = MARK  # type: ignore[attr-defined]  # a module's own
     _wrap(module, "_get_hf_api", wrappers.repaired)
 
 

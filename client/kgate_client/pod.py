@@ -7,7 +7,6 @@ mistake it. What is checked stands in `gate`; how `kernels` reaches this stands 
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from dataclasses import dataclass, field
@@ -23,7 +22,6 @@ from kgate_client.place import Mismatch, Place, expect
 from kgate_client.store import DocumentStore
 from kgate_client.trust import TrustKeeper
 from kgate_core.errors import InvalidInput
-from kgate_core.lock import Lock
 from kgate_core.trust import Mode
 
 if TYPE_CHECKING:
@@ -39,8 +37,8 @@ if TYPE_CHECKING:
     from kgate_client.request import Request
     from kgate_client.seal import SealedStore
     from kgate_core.digest import Digest
+    from kgate_core.lock import Lock
 
-_log = logging.getLogger(__name__)
 REMEMBER_REFUSAL: Final = 30.0  # seconds in which the same refused files are not read again
 _FALLBACK: Final = "Running the PyTorch fallback."
 _RAISED: Final = "Mode strict: the caller gets the error."
@@ -172,8 +170,10 @@ class Pod:
                     "" if refused is None else refused.reason,
                     "" if refused is None else refused.message,
                 )
-            except Exception:  # noqa: BLE001  # observing may never change what a program does
-                _log.debug("observing failed", exc_info=True)
+            except Exception:  # observing may never change what a program does
+                import logging
+
+                logging.getLogger(__name__).debug("observing failed", exc_info=True)
         return request.library.load_ungated()
 
     def _load(self, request: Request, mode: Mode) -> ModuleType:
@@ -304,6 +304,8 @@ class Pod:
     def _read_lock(self) -> Lock | None:
         if self.config.lock is None:
             return None
+        from kgate_core.lock import Lock
+
         try:
             return Lock.parse(self.config.lock.read_bytes())
         except OSError as exc:

@@ -6,7 +6,6 @@ What is read here and nowhere below: the environment, the clock, the directory f
 from __future__ import annotations
 
 import atexit
-import logging
 import os
 import threading
 from datetime import UTC, datetime
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
     from kgate_client.pod import Pod
     from kgate_client.seal import SealedStore
 
-_log = logging.getLogger(__name__)
 ENFORCE: Final = 2  # Mode.ENFORCE.strictness, known without importing the core
 _made: list[Pod] = []
 _making = threading.Lock()
@@ -37,7 +35,9 @@ def shim() -> Pod | None:
         return current()
     except Exception as exc:
         if os.environ.get("KGATE_MODE", "").lower() == "observe":
-            _log.debug("kgate is broken and only observes", exc_info=True)
+            import logging
+
+            logging.getLogger(__name__).debug("kgate only observes, and is broken", exc_info=True)
             return None
         raise KgateBlocked("a kernel", "gate-broken", f"kgate does not work here ({exc})") from exc
 
