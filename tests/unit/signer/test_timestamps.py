@@ -7,7 +7,7 @@ import pytest
 
 from kgate_core.errors import InvalidInput, TrustError, UpstreamError
 from kgate_core.timestamp import MAX_RESPONSE, read_response
-from kgate_signer.timestamps import HttpStamper, request_of
+from kgate_signer.timestamps import HttpStamper, authority_from, request_of
 from tests.tsakit import LocalAuthority
 
 if TYPE_CHECKING:
@@ -100,3 +100,18 @@ def test_an_endless_answer_is_cut_off(
 def test_other_urls_are_refused(authority: LocalAuthority, now: datetime, url: str) -> None:
     with pytest.raises(InvalidInput, match="not the URL of a timestamp authority"):
         HttpStamper(url, authority.pinned(now))
+
+
+def test_an_authority_is_pinned_by_certificate_or_by_bare_key(authority: LocalAuthority) -> None:
+    now = datetime.now(UTC)
+    pinned = authority.pinned(now)
+    certificate = (authority.folder / "tsa.pem").read_bytes()
+    by_certificate = authority_from(certificate, "a", now)
+    assert by_certificate.pem == pinned.pem
+    assert by_certificate.valid_until - now < timedelta(days=31)
+    by_key = authority_from(pinned.pem.encode(), "a", now)
+    assert by_key.pem == pinned.pem
+    assert by_key.valid_from < now < by_key.valid_until
+    for garbage in (b"", b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"):
+        with pytest.raises(InvalidInput, match="not a PEM"):
+            authority_from(garbage, "a", now)
