@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
+import sys
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
-from kgate_client import versions
+from kgate_client import hook, versions
 from kgate_client.place import Place
 from kgate_client.wrappers import without_empty_versions
+from kgate_mirror_server.serve.access import SHIM_MARK
 from kgate_mirror_server.serve.lookup import EMPTY_COMMIT
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 COMMIT = "a" * 40
+MARKED = re.compile(r"origin/kgate-client")
 
 
 def place(cache: Path, commit: str = COMMIT) -> Place:
@@ -24,6 +29,25 @@ def place(cache: Path, commit: str = COMMIT) -> Place:
 
 def test_shim_and_mirror_mean_the_same_nothing() -> None:
     assert versions.NOTHING == EMPTY_COMMIT
+
+
+def test_shim_and_mirror_mean_the_same_mark() -> None:
+    assert hook.MARK == SHIM_MARK
+
+
+def test_t55_requests_beside_the_shim_bear_the_mark_and_children_do_not_inherit_it() -> None:
+    program = (
+        "import os, kernels.hf_hub\n"
+        "from huggingface_hub.utils import build_hf_headers\n"
+        "print(build_hf_headers()['user-agent'])\n"
+        "print('HF_HUB_USER_AGENT_ORIGIN' in os.environ)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=True
+    )
+    agent, inherited = done.stdout.splitlines()
+    assert MARKED.search(agent), agent
+    assert inherited == "False"
 
 
 def test_versions_that_hold_nothing_are_left_out_beside_real_ones() -> None:
