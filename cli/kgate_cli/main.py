@@ -43,6 +43,8 @@ COMMANDS: Final[dict[str, str]] = {
     "bundle": "Carry kernels over an air gap: discs one way, a receipt the other.",
     "oci": "Push, pull and list kernels, SBOMs and attestations in OCI registries.",
     "rebuild": "Fill an empty site again from the registry to which it pushed.",
+    "warm": "Fill a client cache from the mirror, so that it works with the network off.",
+    "cache": "Check the caches of a pod, or clean them.",
     "doctor": "Check this host or pod: endpoint, trust, cache, versions, hook.",
     "demo": "Tell the whole story on this machine, offline.",
 }

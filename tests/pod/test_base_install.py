@@ -110,7 +110,8 @@ def test_usage_and_version(pod_environment: PodEnvironment) -> None:
 def test_the_whole_gate_runs_on_the_base_install(pod_environment: PodEnvironment) -> None:
     program = """
 import json, sys
-import kgate_client.process, kgate_client.pod, kgate_client.channel, kgate_client.doctor, kgate_client.wrappers
+import kgate_client.process, kgate_client.pod, kgate_client.channel
+import kgate_client.doctor, kgate_client.wrappers
 tops = {name.partition(".")[0] for name in sys.modules}
 print(json.dumps(sorted(tops - set(sys.stdlib_module_names) - {"__main__"})))
 """
