@@ -116,7 +116,7 @@ def test_a_cache_that_others_can_change_is_not_written_to(
         ("_relu_cuda_0001", ""),
         ("json", "standard library"),
         ("pytest", "loaded already"),
-        ("lief", "installed here"),
+        ("pip", "installed here"),
         ("os.path", "not a module name"),
         ("class", "not a module name"),
         ("kérnel", "not a module name"),
