@@ -230,7 +230,9 @@ def test_a_kernel_crosses_the_gap_and_so_does_its_revocation(tmp_path: Path) -> 
             since = ("--since", taken["receipt"], "--receiver-key", key)
             sent = there.kgate("bundle", "export", "-o", str(second), *since, *own)
             assert sent["bytes"] < 64 * 1024
-            revoked = here.kgate("bundle", "import", str(second), *theirs)
+            revoked = here.kgate(
+                "bundle", "import", str(second), "--receipt-dir", str(post), *theirs
+            )
             assert revoked["revoked"] == [str(manifest)]
 
             # The same client with its warm cache, and one that starts with nothing.
