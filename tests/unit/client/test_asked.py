@@ -73,7 +73,7 @@ def test_request_and_place_say_together_what_a_statement_must_say(
 
 
 def test_a_plain_directory_leaves_open_what_it_cannot_know() -> None:
-    plain = Place.of(Path("/work/relu/build/torch-cpu"))
+    plain = Place.of(Path("/srv/relu/build/torch-cpu"))
 
     assert expect(Asked("acme/relu", "v1"), plain, "l") == Expected("torch-cpu", "l", RELU)
     assert expect(Asked("acme/relu", COMMIT), plain, "l").revision == Revision(COMMIT)
