@@ -40,6 +40,7 @@ class SqlCatalog:
     def __init__(self, url: str) -> None:
         """Open the database and bring its tables up to date; raises UpstreamError, Conflict."""
         self._engine = open_engine(url)
+        self._read: tuple[int, tuple[Publication, ...]] | None = None
 
     @property
     def engine(self) -> Engine:
@@ -90,10 +91,14 @@ class SqlCatalog:
         """Return all publications, sorted by repository, lane and time.
 
         One that several version branches mean comes once for each; one that none means any more
-        comes with the version None.
+        comes with the version None. Read again only when the generation has changed: a sync asks
+        for each of its pins.
         """
         with reading(self._engine) as connection:
-            return rows.read_publications(connection)
+            generation = _generation(connection)
+            if self._read is None or self._read[0] != generation:
+                self._read = (generation, tuple(rows.read_publications(connection)))
+            return self._read[1]
 
     def denials(self) -> Sequence[Denial]:
         """Return all denials that stand, sorted by repository, lane and variant."""
@@ -103,7 +108,7 @@ class SqlCatalog:
     def generation(self) -> int:
         """Return a number that grows with every change."""
         with reading(self._engine) as connection:
-            return int(connection.execute(select(schema.meta.c.generation)).scalar_one())
+            return _generation(connection)
 
     def keep_evidence(
         self, kernel: KernelId, lane: str, manifest: Digest, evidence: Mapping[EvidenceKind, Digest]
@@ -243,3 +248,7 @@ class SqlCatalog:
             )
         )
         return result.rowcount > 0
+
+
+def _generation(connection: Connection) -> int:
+    return int(connection.execute(select(schema.meta.c.generation)).scalar_one())

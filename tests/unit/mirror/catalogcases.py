@@ -112,6 +112,20 @@ class CatalogCases:
         assert catalog.publications() == (a_publication(),)
         assert catalog.generation() == 1
 
+    def test_publications_are_read_again_only_after_a_change_by_anybody(
+        self, catalog: SqlCatalog, url: str
+    ) -> None:
+        catalog.publish(a_publication())
+        first = catalog.publications()
+        assert catalog.publications() is first
+        other = SqlCatalog(url)
+        other.publish(a_publication(served=TWO, upstream=TWO, version=2))
+        other.close()
+        assert len(catalog.publications()) == 2
+        renewed = a_publication(variants=(a_variant(bundles=(digest_of("renewed"),)),))
+        catalog.publish(renewed)
+        assert renewed in catalog.publications()
+
     def test_the_same_revision_may_differ_in_another_lane_and_type(
         self, catalog: SqlCatalog
     ) -> None:
