@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
+import time
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
@@ -13,7 +16,7 @@ import stamina
 from kgate_core.errors import Conflict, InvalidInput, NotFound, TrustError, UpstreamError
 from kgate_mirror_server.examples import default_cache
 from kgate_mirror_server.examples.build import build_gelu_and_mul
-from kgate_mirror_server.hubsim import Corrupt, Endless, HubSimulator, Resized, Short, Status
+from kgate_mirror_server.hubsim import Corrupt, Endless, HubSimulator, Resized, Short, Slow, Status
 from kgate_mirror_server.resolve import read_lock, require_lock
 from tests import repos
 from tests.ingestkit import Site, make_site
@@ -124,6 +127,29 @@ def test_what_a_killed_run_stored_is_not_fetched_again(
     again = site.sync()
     assert again.approved == 2
     assert hub.count(f"*/{library.name}", method="GET") == 0
+
+
+def test_t34_a_sync_that_is_killed_in_the_middle_is_taken_up_by_the_next(
+    site: Site, hub: HubSimulator, built: Path
+) -> None:
+    publish(hub, built)
+    site.lock()
+    hub.inject(Slow(30), "*.so", method="GET")
+    program = "import sys; from kgate_cli.main import main; sys.exit(main())"
+    victim = subprocess.Popen(
+        [sys.executable, "-c", program, "sync", "--locked", "--config", str(site.config_path)]
+    )
+    until = time.monotonic() + 60
+    while not hub.count("*.so", method="GET") and time.monotonic() < until:
+        time.sleep(0.05)
+    assert victim.poll() is None, "it ended before it could be killed"
+    victim.kill()
+    victim.wait(20)
+    hub.heal()
+    with site.mirror() as mirror:
+        published = {v.variant for p in mirror.catalog.publications() for v in p.variants}
+    assert NATIVE not in published
+    assert (site.sync().approved, site.sync().fetched_bytes) == (2, 0)
 
 
 def test_t12_a_moved_branch_is_reported_and_the_pinned_commit_stays(
