@@ -8,18 +8,18 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from kgate_mirror_server.app import Mirror
-from kgate_mirror_server.config import LOCK_NAME, load_config
-from kgate_mirror_server.founding import Founding, found_site
-from kgate_mirror_server.resolve import read_lock
-from kgate_mirror_server.sync import new_source, sync, update_lock
-from kgate_mirror_server.trustfiles import replace_file
+from kgate_mirror_server.ingest.resolve import read_lock
+from kgate_mirror_server.ingest.sync import new_source, sync, update_lock
+from kgate_mirror_server.settings.site import LOCK_NAME, load_config
+from kgate_mirror_server.trust.files import replace_file
+from kgate_mirror_server.trust.founding import Founding, found_site
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
     from kgate_core.lock import Lock
-    from kgate_mirror_server.sync import SyncResult
+    from kgate_mirror_server.ingest.sync import SyncResult
 
 
 @dataclass

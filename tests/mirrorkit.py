@@ -31,7 +31,7 @@ from kgate_mirror_server.serve import gitids
 from kgate_mirror_server.serve.app import create_app
 from kgate_mirror_server.serve.settings import ServeSettings
 from kgate_mirror_server.store.disk import DiskStore
-from kgate_mirror_server.trustfiles import write_trust
+from kgate_mirror_server.trust.files import write_trust
 from tests.trustkit import EXPERIMENTAL, ORIGIN, TrustKit, make_trust, manifest_of
 
 if TYPE_CHECKING:

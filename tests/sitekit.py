@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from kgate_cli.main import main
 from kgate_mirror_server.app import Mirror
-from kgate_mirror_server.config import load_config
 from kgate_mirror_server.examples import build_gelu_and_mul
-from kgate_mirror_server.founding import Founding, found_site
-from kgate_mirror_server.sync import SyncResult, new_source, sync, update_lock
+from kgate_mirror_server.ingest.sync import SyncResult, new_source, sync, update_lock
+from kgate_mirror_server.settings.site import load_config
+from kgate_mirror_server.trust.founding import Founding, found_site
 from tests.repos import copy_repo, redigest
 
 if TYPE_CHECKING:

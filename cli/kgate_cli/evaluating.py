@@ -76,8 +76,8 @@ def _ask(
     mirror: Mirror, reference: str | None, lock_path: Path | None
 ) -> tuple[list[Question], list[str]]:
     """Return a question for each variant, and the locked variants that are not mirrored."""
-    from kgate_mirror_server.resolve import read_lock
-    from kgate_mirror_server.review import inventory_evidence
+    from kgate_mirror_server.ingest.resolve import read_lock
+    from kgate_mirror_server.ingest.review import inventory_evidence
     from kgate_policy.question import Question
 
     moment = now()
@@ -122,7 +122,7 @@ def _read(path: Path) -> list[Question]:
 def _save(folder: Path, questions: list[Question], policy: Policy | None) -> None:
     from dataclasses import replace
 
-    from kgate_mirror_server.trustfiles import replace_file
+    from kgate_mirror_server.trust.files import replace_file
 
     folder.mkdir(parents=True, exist_ok=True)
     for item in questions:

@@ -56,7 +56,7 @@ def command(  # noqa: PLR0913, PLR0917  # one argument for each option
       kgate policy except acme/relu@v1 --rule no-dirty-build --until 2027-01-31 \\
         --requested-by alice --reason "Reviewed; a clean build is announced for January."
     """
-    from kgate_mirror_server.exceptions import grant
+    from kgate_mirror_server.trust.exceptions import grant
 
     terms = (until.replace(tzinfo=UTC), reason, requested_by, approved_by or getpass.getuser())
     with open_mirror(config_path) as mirror:
@@ -76,7 +76,7 @@ def command(  # noqa: PLR0913, PLR0917  # one argument for each option
 def _denied(mirror: Mirror, reference: str, rules: tuple[str, ...]) -> list[Evidence]:
     """Return the variants that one of the rules denies; raises Conflict if there is none."""
     from kgate_core.errors import Conflict
-    from kgate_mirror_server.review import inventory_evidence
+    from kgate_mirror_server.ingest.review import inventory_evidence
 
     found = {}
     for item in inventory_evidence(mirror, reference):

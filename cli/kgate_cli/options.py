@@ -50,7 +50,7 @@ def open_mirror(config_path: Path) -> Iterator[Mirror]:
     """Open the configured site and close it afterwards."""
     from kgate_cli.logs import configure_logging
     from kgate_mirror_server.app import Mirror
-    from kgate_mirror_server.config import load_config
+    from kgate_mirror_server.settings.site import load_config
 
     configure_logging()
     mirror = Mirror(load_config(config_path), ask=_ask_passphrase)

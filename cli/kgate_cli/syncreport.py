@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from kgate_core.evidence import ScanReport
     from kgate_mirror_server.admit import KernelResult, VariantResult
     from kgate_mirror_server.app import Mirror
-    from kgate_mirror_server.sync import SyncResult
+    from kgate_mirror_server.ingest.sync import SyncResult
     from kgate_policy.reports import Entry
 
 

@@ -15,12 +15,12 @@ from kgate_core import strictjson
 from kgate_core.errors import IntegrityError, InvalidInput
 from kgate_core.evidence import Evidence, Outcome, RuleResult
 from kgate_core.kernel import KernelId
-from kgate_mirror_server.approvals import kept_approvals
-from kgate_mirror_server.evidence import Imported
-from kgate_mirror_server.fetch import fetch_large
-from kgate_mirror_server.fleet import fleet_facts
+from kgate_mirror_server.ingest.evidence import Imported
+from kgate_mirror_server.ingest.fetch import fetch_large
+from kgate_mirror_server.ingest.served import served_revision
 from kgate_mirror_server.ports import Denial, EvidenceKind, Publication, PublishedVariant
-from kgate_mirror_server.served import served_revision
+from kgate_mirror_server.settings.targets import fleet_facts
+from kgate_mirror_server.trust.approvals import kept_approvals
 from kgate_signer.predicates import UpstreamVerdict
 
 if TYPE_CHECKING:
@@ -32,9 +32,9 @@ if TYPE_CHECKING:
     from kgate_core.kernel import Revision
     from kgate_core.lock import LockedKernel
     from kgate_mirror_server.app import Mirror
-    from kgate_mirror_server.config import Pin
-    from kgate_mirror_server.fetch import DescribedVariant
-    from kgate_mirror_server.resolve import Source
+    from kgate_mirror_server.ingest.fetch import DescribedVariant
+    from kgate_mirror_server.ingest.resolve import Source
+    from kgate_mirror_server.settings.site import Pin
     from kgate_signer.predicates import UpstreamSignature
 
 BROKEN_PROMISE = "bytes-as-promised"

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING
 from kgate_core.errors import InvalidInput, TrustError
 from kgate_mirror_server.catalog.sql import SqlCatalog
 from kgate_mirror_server.events import deliver
-from kgate_mirror_server.evidence import EvidenceRoom
-from kgate_mirror_server.exceptions import Exceptions, read_exceptions
-from kgate_mirror_server.serveconfig import serve_settings
+from kgate_mirror_server.ingest.evidence import EvidenceRoom
+from kgate_mirror_server.settings.serving import serve_settings
 from kgate_mirror_server.store.disk import READ_CHUNK, DiskStore
-from kgate_mirror_server.trustfiles import read_pinned, read_trust
+from kgate_mirror_server.trust.exceptions import Exceptions, read_exceptions
+from kgate_mirror_server.trust.files import read_pinned, read_trust
 from kgate_policy import evaluate, load_policy
 from kgate_signer.attest import Attestor
 from kgate_signer.keys import (
@@ -43,10 +43,10 @@ if TYPE_CHECKING:
     from kgate_core.manifest import FileEntry, Manifest
     from kgate_core.timestamp import Authority
     from kgate_core.trust import TrustedRoot
-    from kgate_mirror_server.config import Config
     from kgate_mirror_server.events import Event
     from kgate_mirror_server.ports import BlobStore, HubClient
     from kgate_mirror_server.serve.settings import ServeSettings
+    from kgate_mirror_server.settings.site import Config
     from kgate_policy import Policy
     from kgate_signer.keys import KeyProvider
     from kgate_signer.predicates import UpstreamSignature

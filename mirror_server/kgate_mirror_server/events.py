@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
     from kgate_core.evidence import Facts
     from kgate_mirror_server.admit import KernelResult
-    from kgate_mirror_server.revocation import Named
-    from kgate_mirror_server.sync import SyncResult
+    from kgate_mirror_server.ingest.sync import SyncResult
+    from kgate_mirror_server.trust.revocation import Named
 
 SCHEMA: Final = "kgate.dev/events/v1"
 PATIENCE: Final = 5.0  # seconds for the whole delivery, name look-up included

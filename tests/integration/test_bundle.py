@@ -23,9 +23,9 @@ from kgate_mirror_server.bundle.receipts import check_receipt
 from kgate_mirror_server.bundle.receiving import PartState
 from kgate_mirror_server.bundle.sealed import Sealed
 from kgate_mirror_server.bundle.senders import pin_receiver, senders
+from kgate_mirror_server.ingest.sync import refresh_trust
 from kgate_mirror_server.store.disk import DiskStore
-from kgate_mirror_server.sync import refresh_trust
-from kgate_mirror_server.trustfiles import read_pinned, read_trust, write_trust
+from kgate_mirror_server.trust.files import read_pinned, read_trust, write_trust
 from kgate_signer.keys import FileKey
 from kgate_signer.trustchanges import revoke_digest
 from kgate_signer.trustwriter import Offline, refresh_timestamp

@@ -12,7 +12,7 @@ import pytest
 
 from kgate_core.trust import TrustedRoot, load
 from kgate_core.verify import Expected, Reason, Rejected, Verdict, Verified, verify
-from kgate_mirror_server.trustfiles import read_trust
+from kgate_mirror_server.trust.files import read_trust
 from kgate_signer.keys import FileKey
 from tests.sitekit import CONNECTED, REPO, VARIANT, Site, built_kernels, time_now
 from tests.tsakit import LocalAuthority
@@ -185,7 +185,7 @@ def test_keys_are_never_overwritten_and_a_failed_attempt_leaves_none(
 
 
 def test_a_rotated_key_keeps_its_passphrase(tmp_path: Path) -> None:
-    from kgate_mirror_server.founding import Founding, found_site
+    from kgate_mirror_server.trust.founding import Founding, found_site
 
     secret = tmp_path / "passphrase"
     secret.write_bytes(b"correct horse\n")

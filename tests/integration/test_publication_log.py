@@ -10,9 +10,9 @@ import pytest
 
 from kgate_core.errors import IntegrityError
 from kgate_core.trust import load
-from kgate_mirror_server.publicationlog import check_log, record
-from kgate_mirror_server.sync import refresh_trust
-from kgate_mirror_server.trustfiles import read_trust
+from kgate_mirror_server.ingest.sync import refresh_trust
+from kgate_mirror_server.trust.files import read_trust
+from kgate_mirror_server.trust.publicationlog import check_log, record
 from tests.sitekit import CONNECTED, REPO, VARIANT, Site, built_kernels, time_now
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 import pytest
 
 from kgate_core.trust import load
-from kgate_mirror_server.trustfiles import read_trust
+from kgate_mirror_server.trust.files import read_trust
 from kgate_signer.keys import FileKey
 from tests.sitekit import CONNECTED, REPO, Site, built_kernels, time_now
 

@@ -17,7 +17,7 @@ from kgate_core.errors import Conflict, InvalidInput, NotFound, TrustError, Upst
 from kgate_mirror_server.examples import default_cache
 from kgate_mirror_server.examples.build import build_gelu_and_mul
 from kgate_mirror_server.hubsim import Corrupt, Endless, HubSimulator, Resized, Short, Slow, Status
-from kgate_mirror_server.resolve import read_lock, require_lock
+from kgate_mirror_server.ingest.resolve import read_lock, require_lock
 from tests import repos
 from tests.ingestkit import Site, make_site
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from kgate_mirror_server.hubsim import Fault
-    from kgate_mirror_server.sync import SyncResult
+    from kgate_mirror_server.ingest.sync import SyncResult
 
 REPO = "kernels-community/gelu-and-mul"
 NATIVE = "torch213-cxx11-cpu-x86_64-linux"

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from kgate_cli.output import Output
-    from kgate_mirror_server.proposal import Proposal
+    from kgate_mirror_server.ingest.proposal import Proposal
 
 
 @click.command()
@@ -43,10 +43,10 @@ def command(  # one argument for each option
       kgate add kernels-community/activation
       kgate add kernels-community/activation --variants 'torch213-*-cu130-*' --write > card.md
     """
-    from kgate_mirror_server.config import Pin
-    from kgate_mirror_server.proposal import newest_version, propose, with_pin
-    from kgate_mirror_server.sync import new_source
-    from kgate_mirror_server.trustfiles import replace_file
+    from kgate_mirror_server.ingest.proposal import newest_version, propose, with_pin
+    from kgate_mirror_server.ingest.sync import new_source
+    from kgate_mirror_server.settings.site import Pin
+    from kgate_mirror_server.trust.files import replace_file
 
     with open_mirror(config_path) as mirror, output.progress("add") as (count, tell):
         source = new_source(mirror, count)
@@ -62,7 +62,7 @@ def command(  # one argument for each option
 
 
 def _render(output: Output, proposal: Proposal, *, written: bool) -> int:
-    from kgate_mirror_server.proposal import pin_text
+    from kgate_mirror_server.ingest.proposal import pin_text
     from kgate_policy.riskcard import risk_card
 
     card = risk_card(proposal.asked)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from kgate_cli.output import Output
     from kgate_mirror_server.app import Mirror
-    from kgate_mirror_server.approvals import Waiting
+    from kgate_mirror_server.trust.approvals import Waiting
 
 
 @click.command()
@@ -38,7 +38,7 @@ def command(
     Example:
       kgate approve kernels-community/activation@v1
     """
-    from kgate_mirror_server.approvals import approve, find_waiting
+    from kgate_mirror_server.trust.approvals import approve, find_waiting
 
     with open_mirror(config_path) as mirror:
         items = find_waiting(mirror, reference, now())

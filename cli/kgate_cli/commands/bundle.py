@@ -295,7 +295,7 @@ def _records(mirror: Mirror) -> Path:
 
 
 def _keep_record(mirror: Mirror, record: Receipt) -> None:
-    from kgate_mirror_server.trustfiles import replace_file
+    from kgate_mirror_server.trust.files import replace_file
 
     folder = _records(mirror)
     folder.mkdir(parents=True, exist_ok=True)
@@ -310,7 +310,7 @@ def _receipt_key(mirror: Mirror) -> KeyProvider:
 
 
 def _write_receipt(mirror: Mirror, receipt: Receipt, folder: Path) -> Path:
-    from kgate_mirror_server.trustfiles import replace_file
+    from kgate_mirror_server.trust.files import replace_file
 
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"receipt-{receipt.written:%Y-%m-%d}-{receipt.sequence}.json"

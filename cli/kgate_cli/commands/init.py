@@ -48,7 +48,7 @@ def command(  # one argument for each option
       kgate init
       kgate init site --upstream ./built --no-passphrase
     """
-    from kgate_mirror_server.founding import Founding, found_site
+    from kgate_mirror_server.trust.founding import Founding, found_site
 
     passphrase = choose_passphrase(passphrase_file, no_passphrase=no_passphrase)
     name = str(passphrase_file.absolute()) if passphrase_file else ""

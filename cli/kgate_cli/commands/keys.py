@@ -14,7 +14,7 @@ from kgate_core.clock import write_time
 
 if TYPE_CHECKING:
     from kgate_cli.output import Output
-    from kgate_mirror_server.rolekeys import KnownKey
+    from kgate_mirror_server.trust.rolekeys import KnownKey
 
 _SIGNING = click.Choice(["admit", "approve", "bundle"])
 
@@ -48,7 +48,7 @@ def generate(
       kgate keys generate approve --passphrase-file approve.passphrase
     """
     from kgate_core.keys import Algorithm
-    from kgate_mirror_server.rolekeys import generate as generate_key
+    from kgate_mirror_server.trust.rolekeys import generate as generate_key
 
     passphrase = choose_passphrase(passphrase_file, no_passphrase=no_passphrase)
     algorithm = Algorithm.ED25519 if ed25519 else Algorithm.ECDSA_P256
@@ -74,7 +74,7 @@ def add(role: str, public: Path, config_path: Path, output: Output) -> int:
       kgate keys add approve alice.pub.pem
     """
     from kgate_core.keys import PublicKey
-    from kgate_mirror_server.rolekeys import register
+    from kgate_mirror_server.trust.rolekeys import register
 
     key = PublicKey.from_pem(public.read_bytes())
     with open_mirror(config_path) as mirror:
@@ -94,7 +94,7 @@ def list_(config_path: Path, output: Output) -> int:
     Example:
       kgate keys list
     """
-    from kgate_mirror_server.rolekeys import list_keys
+    from kgate_mirror_server.trust.rolekeys import list_keys
 
     with open_mirror(config_path) as mirror:
         keys = list_keys(mirror, now())
@@ -145,7 +145,7 @@ def rotate(
       kgate keys rotate admit --overlap 30 --resign
       kgate keys rotate timestamp
     """
-    from kgate_mirror_server import rolekeys
+    from kgate_mirror_server.trust import rolekeys
 
     if resign and role != "admit":
         raise click.UsageError("--resign goes with `rotate admit`: approvals are given by people")
@@ -184,7 +184,7 @@ def revoke(keyid: str, reason: str, config_path: Path, output: Output) -> int:
     Example:
       kgate keys revoke 4f2c1a0b9d8e7f60 --reason "laptop stolen"
     """
-    from kgate_mirror_server.rolekeys import revoke as revoke_key
+    from kgate_mirror_server.trust.rolekeys import revoke as revoke_key
 
     with open_mirror(config_path) as mirror:
         key = revoke_key(mirror, keyid, reason, now())

@@ -82,7 +82,7 @@ def command(  # one argument for each option
 
 def _lock(path: Path | None, paths: Sequence[Path]) -> Lock | None:
     from kgate_core.errors import NotFound
-    from kgate_mirror_server.resolve import read_lock
+    from kgate_mirror_server.ingest.resolve import read_lock
 
     if path is not None:
         found = read_lock(path.parent)

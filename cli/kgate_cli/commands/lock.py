@@ -35,10 +35,10 @@ def command(upgrade: tuple[str, ...], config_path: Path, output: Output) -> int:
       kgate lock
       kgate lock --upgrade kernels-community/activation
     """
-    from kgate_mirror_server.config import LOCK_NAME
-    from kgate_mirror_server.resolve import read_lock
-    from kgate_mirror_server.sync import new_source, update_lock
-    from kgate_mirror_server.trustfiles import replace_file
+    from kgate_mirror_server.ingest.resolve import read_lock
+    from kgate_mirror_server.ingest.sync import new_source, update_lock
+    from kgate_mirror_server.settings.site import LOCK_NAME
+    from kgate_mirror_server.trust.files import replace_file
 
     with open_mirror(config_path) as mirror, output.progress("lock") as (count, tell):
         before = read_lock(mirror.config.folder)

@@ -62,7 +62,7 @@ def explain(reference: str, rule: str | None, config_path: Path, output: Output)
       kgate policy explain kernels-community/activation@v1
       kgate policy explain kernels-community/activation --rule require-upstream-signature
     """
-    from kgate_mirror_server.review import inventory_evidence
+    from kgate_mirror_server.ingest.review import inventory_evidence
     from kgate_policy.explain import explain as explain_decision
 
     with open_mirror(config_path) as mirror:
@@ -103,7 +103,7 @@ def diff(other: Path, before: Path | None, config_path: Path, output: Output) ->
     Example:
       kgate policy diff policy/stricter.yaml
     """
-    from kgate_mirror_server.review import inventory_evidence
+    from kgate_mirror_server.ingest.review import inventory_evidence
     from kgate_policy import load_policy
     from kgate_policy.difference import difference
 

@@ -37,8 +37,8 @@ def command(  # one argument for each option
     Example:
       kgate preflight --torch 2.14 --cuda 13.2 --gpus sm_90 --gpus sm_100
     """
+    from kgate_mirror_server.ingest.resolve import read_lock, require_lock
     from kgate_mirror_server.placement import lost_kernels
-    from kgate_mirror_server.resolve import read_lock, require_lock
 
     machines = described_machines(torch, cuda, rocm, arch, gpus)
     with open_mirror(config_path) as mirror:

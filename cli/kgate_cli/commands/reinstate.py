@@ -25,7 +25,7 @@ def command(reference: str, config_path: Path, output: Output) -> int:
     Example:
       kgate reinstate kernels-community/activation@v1
     """
-    from kgate_mirror_server.revocation import reinstate
+    from kgate_mirror_server.trust.revocation import reinstate
 
     with open_mirror(config_path) as mirror:
         done = reinstate(mirror, reference, now())

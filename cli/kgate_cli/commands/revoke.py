@@ -32,7 +32,7 @@ def command(reference: str, reason: str, config_path: Path, output: Output) -> i
       kgate revoke sha256:6cdd… --reason "miscompiled for sm_90"
     """
     from kgate_mirror_server.events import revoked_events
-    from kgate_mirror_server.revocation import revoke
+    from kgate_mirror_server.trust.revocation import revoke
 
     with open_mirror(config_path) as mirror:
         done = revoke(mirror, reference, reason, now())

@@ -45,6 +45,6 @@ def command(host: str | None, port: int | None, config_path: Path, output: Outpu
 
 
 def _refresh(mirror: Mirror) -> None:
-    from kgate_mirror_server.sync import refresh_trust
+    from kgate_mirror_server.ingest.sync import refresh_trust
 
     refresh_trust(mirror, now())

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from kgate_cli.output import Output
     from kgate_core.lock import Lock
     from kgate_mirror_server.app import Mirror
-    from kgate_mirror_server.resolve import Source
-    from kgate_mirror_server.sync import SyncResult
+    from kgate_mirror_server.ingest.resolve import Source
+    from kgate_mirror_server.ingest.sync import SyncResult
 
 
 @click.command()
@@ -48,7 +48,7 @@ def command(
     """
     with open_mirror(config_path) as mirror:
         with output.progress("sync") as (count, tell):
-            from kgate_mirror_server.sync import new_source, sync
+            from kgate_mirror_server.ingest.sync import new_source, sync
 
             source = new_source(mirror, count)
             lock = _lock(mirror, source, tell, locked=locked)
@@ -68,10 +68,10 @@ def command(
 
 
 def _lock(mirror: Mirror, source: Source, tell: Callable[[str], None], *, locked: bool) -> Lock:
-    from kgate_mirror_server.config import LOCK_NAME
-    from kgate_mirror_server.resolve import read_lock, require_lock
-    from kgate_mirror_server.sync import update_lock
-    from kgate_mirror_server.trustfiles import replace_file
+    from kgate_mirror_server.ingest.resolve import read_lock, require_lock
+    from kgate_mirror_server.ingest.sync import update_lock
+    from kgate_mirror_server.settings.site import LOCK_NAME
+    from kgate_mirror_server.trust.files import replace_file
 
     before = read_lock(mirror.config.folder)
     if locked:

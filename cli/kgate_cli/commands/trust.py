@@ -31,7 +31,7 @@ def show(config_path: Path, output: Output) -> int:
     Example:
       kgate trust show
     """
-    from kgate_mirror_server.publicationlog import check_log
+    from kgate_mirror_server.trust.publicationlog import check_log
 
     with open_mirror(config_path) as mirror:
         trusted = mirror.trusted(now())
@@ -70,7 +70,7 @@ def refresh(config_path: Path, output: Output) -> int:
     Example:
       kgate trust refresh
     """
-    from kgate_mirror_server.sync import refresh_trust
+    from kgate_mirror_server.ingest.sync import refresh_trust
 
     with open_mirror(config_path) as mirror:
         refresh_trust(mirror, now())
@@ -100,7 +100,7 @@ def update(
       kgate trust update --dry-run
       kgate trust update --only
     """
-    from kgate_mirror_server.trustupdate import apply_update, plan_update
+    from kgate_mirror_server.trust.update import apply_update, plan_update
 
     with open_mirror(config_path) as mirror:
         lanes, changes = plan_update(mirror, now(), only=only)

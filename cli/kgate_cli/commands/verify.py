@@ -113,7 +113,7 @@ def render_verdict(output: Output, name: str, verdict: Verdict) -> None:
 
 
 def _verdict(mirror: Mirror, item: Publication, variant: PublishedVariant) -> Verdict:
-    from kgate_mirror_server.integrity import check_stored
+    from kgate_mirror_server.ingest.integrity import check_stored
 
     trusted = mirror.trusted(now())
     manifest = mirror.room.manifest(variant.evidence)

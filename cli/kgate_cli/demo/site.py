@@ -15,17 +15,17 @@ from typing import TYPE_CHECKING, Final
 
 from kgate_core.errors import KgateError
 from kgate_mirror_server.app import Mirror
-from kgate_mirror_server.config import LOCK_NAME, load_config
-from kgate_mirror_server.founding import Founding, found_site
-from kgate_mirror_server.sync import new_source, sync, update_lock
-from kgate_mirror_server.trustfiles import replace_file
+from kgate_mirror_server.ingest.sync import new_source, sync, update_lock
+from kgate_mirror_server.settings.site import LOCK_NAME, load_config
+from kgate_mirror_server.trust.files import replace_file
+from kgate_mirror_server.trust.founding import Founding, found_site
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from datetime import datetime
     from pathlib import Path
 
-    from kgate_mirror_server.sync import SyncResult
+    from kgate_mirror_server.ingest.sync import SyncResult
 
 ADMITTED: Final = "kernels-community/gelu-and-mul"
 UNPINNED: Final = "somebody/faster-gelu"

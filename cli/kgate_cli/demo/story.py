@@ -20,9 +20,9 @@ from kgate_cli.demo.site import (
 )
 from kgate_core.errors import Conflict, KgateError
 from kgate_mirror_server.app import Mirror
-from kgate_mirror_server.config import load_config
 from kgate_mirror_server.examples.build import build_gelu_and_mul
 from kgate_mirror_server.ports import EvidenceKind
+from kgate_mirror_server.settings.site import load_config
 
 if TYPE_CHECKING:
     from collections.abc import Callable

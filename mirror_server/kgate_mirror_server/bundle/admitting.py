@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 from kgate_core.lock import Lock
 from kgate_mirror_server.app import Mirror
 from kgate_mirror_server.bundle.upstream import CarriedUpstream
-from kgate_mirror_server.config import Upstream
-from kgate_mirror_server.resolve import Source, require_lock
-from kgate_mirror_server.sync import SyncResult, sync
+from kgate_mirror_server.ingest.resolve import Source, require_lock
+from kgate_mirror_server.ingest.sync import SyncResult, sync
+from kgate_mirror_server.settings.site import Upstream
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from kgate_mirror_server.bundle.carried import Carried
     from kgate_mirror_server.bundle.upstream import Bytes
-    from kgate_mirror_server.fetch import Progress
+    from kgate_mirror_server.ingest.fetch import Progress
 
 
 def admit_carried(

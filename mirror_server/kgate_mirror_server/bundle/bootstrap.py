@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from kgate_core.digest import Digest
 from kgate_core.errors import Conflict, KgateError, NotFound
-from kgate_mirror_server.trustfiles import read_pinned
+from kgate_mirror_server.trust.files import read_pinned
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -17,13 +17,13 @@ from kgate_core.errors import InvalidInput
 from kgate_core.kernel import KernelRef, RepoType, Revision, Variant, check_origin
 from kgate_core.lock import LockedKernel, LockedVariant
 from kgate_core.manifest import FileEntry, Manifest
-from kgate_mirror_server.config import Pin
 from kgate_mirror_server.ports import EvidenceKind, Publication, PublishedVariant, ServedFile
+from kgate_mirror_server.settings.site import Pin
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from kgate_mirror_server.evidence import EvidenceRoom
+    from kgate_mirror_server.ingest.evidence import EvidenceRoom
     from kgate_mirror_server.ports import BlobStore
 
 SCHEMA: Final = "kgate.dev/publication/v1"

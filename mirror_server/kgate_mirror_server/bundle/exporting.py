@@ -24,7 +24,7 @@ from kgate_mirror_server.bundle.packing import pack
 from kgate_mirror_server.bundle.receipts import Receipt, held_blobs, manifests_of
 from kgate_mirror_server.bundle.sealed import Sealed, seal, sealed_size
 from kgate_mirror_server.bundle.streams import read_blob, segment_digests
-from kgate_mirror_server.trustfiles import adopt_timestamp, read_trust
+from kgate_mirror_server.trust.files import adopt_timestamp, read_trust
 from kgate_signer.trustwriter import refresh_timestamp
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from kgate_core.trust import TrustedRoot
     from kgate_mirror_server.app import Mirror
     from kgate_mirror_server.bundle.layout import Placed
-    from kgate_mirror_server.fetch import Progress
+    from kgate_mirror_server.ingest.fetch import Progress
     from kgate_mirror_server.ports import BlobStore, Publication
     from kgate_signer.keys import KeyProvider
     from kgate_signer.trustwriter import TrustSet

@@ -20,9 +20,9 @@ from kgate_mirror_server.bundle.receipts import Receipt
 from kgate_mirror_server.bundle.receiving import Received, receive
 from kgate_mirror_server.bundle.senders import Opened, Seen, open_bundle, senders, with_held
 from kgate_mirror_server.bundle.upstream import StoredBytes
-from kgate_mirror_server.revocation import revoke
+from kgate_mirror_server.ingest.sync import SyncResult, refresh_trust
 from kgate_mirror_server.store.disk import DiskStore
-from kgate_mirror_server.sync import SyncResult, refresh_trust
+from kgate_mirror_server.trust.revocation import revoke
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from kgate_core.digest import Digest
     from kgate_mirror_server.app import Mirror
     from kgate_mirror_server.bundle.parts import PartFile
-    from kgate_mirror_server.fetch import Progress
+    from kgate_mirror_server.ingest.fetch import Progress
 
 INCOMING = "incoming"
 """Folder in the store for segments whose blob is not complete yet."""

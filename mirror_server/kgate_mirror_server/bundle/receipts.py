@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from kgate_mirror_server.app import Mirror
     from kgate_mirror_server.bundle.contents import Contents, Item
-    from kgate_mirror_server.evidence import EvidenceRoom
+    from kgate_mirror_server.ingest.evidence import EvidenceRoom
     from kgate_signer.keys import KeyProvider
 
 RECEIPT: Final = Kind("receipt.json", "kgate.dev/receipt/v1", "https://kgate.dev/receipt/v1")

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from kgate_mirror_server.bundle.document import BundleDocument
     from kgate_mirror_server.bundle.layout import Entry, Placed
     from kgate_mirror_server.bundle.parts import Located
-    from kgate_mirror_server.fetch import Progress
+    from kgate_mirror_server.ingest.fetch import Progress
     from kgate_mirror_server.ports import BlobStore
 
 

@@ -19,7 +19,7 @@ from kgate_core.keys import PublicKey
 from kgate_core.trust import CLOCK_SKEW, TrustedRoot, Versions, load
 from kgate_core.tuf import Metadata, Root
 from kgate_mirror_server.bundle.document import BUNDLE, BundleDocument
-from kgate_mirror_server.trustfiles import replace_file
+from kgate_mirror_server.trust.files import replace_file
 from kgate_signer.trustwriter import TrustSet
 
 if TYPE_CHECKING:

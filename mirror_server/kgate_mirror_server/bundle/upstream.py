@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Protocol
 
 from kgate_core.errors import Conflict, NotFound
 from kgate_mirror_server.bundle.streams import read_blob
+from kgate_mirror_server.ingest.resolve import STATUS_FILE
 from kgate_mirror_server.ports import UpstreamFile
-from kgate_mirror_server.resolve import STATUS_FILE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from kgate_core.kernel import KernelRef, Revision
-    from kgate_mirror_server.fetch import Progress
+    from kgate_mirror_server.ingest.fetch import Progress
     from kgate_mirror_server.oci.registry import Repository
     from kgate_mirror_server.ports import UpstreamFile
 

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from kgate_core.digest import Digest
     from kgate_mirror_server.app import Mirror
     from kgate_mirror_server.bundle.carried import Carried
-    from kgate_mirror_server.fetch import Progress
+    from kgate_mirror_server.ingest.fetch import Progress
     from kgate_mirror_server.oci.registry import Registry, Repository
     from kgate_mirror_server.oci.shape import Document, Shaped
     from kgate_mirror_server.ports import PublishedVariant

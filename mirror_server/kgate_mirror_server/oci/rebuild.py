@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 from kgate_core.errors import KgateError
 from kgate_mirror_server.bundle.admitting import admit_carried
 from kgate_mirror_server.bundle.contents import LeftOut, check_attestations
+from kgate_mirror_server.ingest.sync import SyncResult, refresh_trust
 from kgate_mirror_server.oci.pull import RegistryBytes, find_all
-from kgate_mirror_server.sync import SyncResult, refresh_trust
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from kgate_mirror_server.app import Mirror
     from kgate_mirror_server.bundle.carried import Carried
-    from kgate_mirror_server.fetch import Progress
+    from kgate_mirror_server.ingest.fetch import Progress
     from kgate_mirror_server.oci.registry import Registry, Repository
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from kgate_mirror_server.config import Config
     from kgate_mirror_server.ports import HubClient
+    from kgate_mirror_server.settings.site import Config
 
 
 def open_upstream(config: Config) -> HubClient:

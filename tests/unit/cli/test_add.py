@@ -10,10 +10,10 @@ import pytest
 
 from kgate_cli.main import main
 from kgate_core.errors import InvalidInput
-from kgate_mirror_server.config import Pin, load_config
 from kgate_mirror_server.examples import default_cache
 from kgate_mirror_server.examples.build import build_gelu_and_mul
-from kgate_mirror_server.proposal import pin_text, with_pin
+from kgate_mirror_server.ingest.proposal import pin_text, with_pin
+from kgate_mirror_server.settings.site import Pin, load_config
 from tests import repos
 from tests.ingestkit import make_site
 

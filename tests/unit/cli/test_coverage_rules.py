@@ -10,9 +10,9 @@ import pytest
 
 from kgate_mirror_server.examples import default_cache
 from kgate_mirror_server.examples.build import build_gelu_and_mul
-from kgate_mirror_server.resolve import read_lock
-from kgate_mirror_server.review import inventory_evidence
-from kgate_mirror_server.sync import new_source, sync
+from kgate_mirror_server.ingest.resolve import read_lock
+from kgate_mirror_server.ingest.review import inventory_evidence
+from kgate_mirror_server.ingest.sync import new_source, sync
 from tests import repos
 from tests.ingestkit import make_site, now
 

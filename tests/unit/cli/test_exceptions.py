@@ -19,10 +19,10 @@ from kgate_core.tuf import Role
 from kgate_core.vsa import PREDICATE_TYPE, Vsa
 from kgate_mirror_server.examples import default_cache
 from kgate_mirror_server.examples.build import build_gelu_and_mul
-from kgate_mirror_server.exceptions import read_exceptions
-from kgate_mirror_server.resolve import read_lock
-from kgate_mirror_server.sync import new_source, sync
-from kgate_mirror_server.trustfiles import read_pinned, read_trust, write_trust
+from kgate_mirror_server.ingest.resolve import read_lock
+from kgate_mirror_server.ingest.sync import new_source, sync
+from kgate_mirror_server.trust.exceptions import read_exceptions
+from kgate_mirror_server.trust.files import read_pinned, read_trust, write_trust
 from kgate_signer import trustchanges
 from kgate_signer.keys import FileKey, write_private_file
 from kgate_signer.trustwriter import Offline, refresh_timestamp
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from datetime import datetime
     from pathlib import Path
 
-    from kgate_mirror_server.sync import SyncResult
+    from kgate_mirror_server.ingest.sync import SyncResult
     from tests.ingestkit import Site
 
 REPO = "kernels-community/gelu-and-mul"

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
-from kgate_mirror_server.card import MAX_HEADINGS, parse_card
-from kgate_mirror_server.fleet import Target, declared_archs, fleet_facts
+from kgate_mirror_server.ingest.card import MAX_HEADINGS, parse_card
+from kgate_mirror_server.settings.targets import Target, declared_archs, fleet_facts
 
 CARD = b"""---
 license: apache-2.0

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from kgate_core.errors import InvalidInput
-from kgate_mirror_server.config import Config, load_config
+from kgate_mirror_server.settings.site import Config, load_config
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -15,7 +15,7 @@ from kgate_core.trust import TrustDocuments, load
 from kgate_core.verify import Expected, Verified, verify
 from kgate_mirror_server.ports import EvidenceKind
 from kgate_mirror_server.serve.openapi import DOCUMENT
-from kgate_mirror_server.trustfiles import write_trust
+from kgate_mirror_server.trust.files import write_trust
 from kgate_signer.trustwriter import refresh_timestamp
 from tests.asgi import Reply, ask
 from tests.mirrorkit import COMMIT, FILES, REPO, VARIANT, MirrorKit, commit_of, make_mirror

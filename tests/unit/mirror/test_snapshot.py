@@ -12,7 +12,7 @@ from kgate_core.errors import UpstreamError
 from kgate_core.kernel import KernelRef
 from kgate_mirror_server.serve import proof
 from kgate_mirror_server.serve import snapshot as snapshots
-from kgate_mirror_server.trustfiles import write_trust
+from kgate_mirror_server.trust.files import write_trust
 from kgate_signer.trustchanges import revoke_digest
 from tests.asgi import ask
 from tests.mirrorkit import VARIANT, MirrorKit, commit_of, make_mirror

@@ -4,8 +4,8 @@ import threading
 from typing import TYPE_CHECKING
 
 from kgate_core.digest import Digest
-from kgate_mirror_server.sync import refresh_trust
-from kgate_mirror_server.trustfiles import adopt_timestamp, changing, read_trust
+from kgate_mirror_server.ingest.sync import refresh_trust
+from kgate_mirror_server.trust.files import adopt_timestamp, changing, read_trust
 from kgate_signer.trustwriter import refresh_timestamp
 from tests.ingestkit import Site, make_site, now
 
@@ -31,7 +31,7 @@ def test_a_refresh_never_writes_back_what_it_read_before_a_change(tmp_path: Path
             before = read_trust(folder)
         server.join(timeout=10)
         assert read_trust(folder).timestamp != before.timestamp
-        from kgate_mirror_server.revocation import revoke
+        from kgate_mirror_server.trust.revocation import revoke
 
         revoke(mirror, str(digest), "an advisory", now())
         refresh_trust(mirror, now())

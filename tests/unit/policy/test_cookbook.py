@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from kgate_core.errors import InvalidInput
-from kgate_mirror_server.config import load_config
+from kgate_mirror_server.settings.site import load_config
 from kgate_policy import builtin_profile, evaluate, load_exceptions, load_policy
 from kgate_policy.cel.functions import NAMES
 from kgate_policy.exceptions import MAX_DAYS

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 from kgate_core.errors import InvalidInput
 from kgate_core.trust import Lane, Mode
 from kgate_core.tuf import Role
-from kgate_mirror_server.founding import ADMIT
-from kgate_mirror_server.trustfiles import changing, read_pinned, read_trust, write_trust
+from kgate_mirror_server.trust.files import changing, read_pinned, read_trust, write_trust
+from kgate_mirror_server.trust.founding import ADMIT
 from kgate_signer.trustchanges import add_authority, made_for, set_lane
 from kgate_signer.trustwriter import (
     HARD_STALENESS,

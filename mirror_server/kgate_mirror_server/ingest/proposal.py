@@ -13,11 +13,11 @@ import yaml
 
 from kgate_core.errors import Conflict, InvalidInput, NotFound
 from kgate_core.kernel import KernelId, RepoType
-from kgate_mirror_server import marks
 from kgate_mirror_server.admit import Dependencies, asked_of, gather, stored_evidence
-from kgate_mirror_server.config import FILE_NAME, Pin
-from kgate_mirror_server.fetch import fetch_large
-from kgate_mirror_server.resolve import needs_of
+from kgate_mirror_server.ingest.fetch import fetch_large
+from kgate_mirror_server.ingest.resolve import needs_of
+from kgate_mirror_server.settings import marks
+from kgate_mirror_server.settings.site import FILE_NAME, Pin
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from kgate_core.evidence import Decision, Evidence
     from kgate_core.kernel import KernelRef, Revision
     from kgate_mirror_server.app import Mirror
-    from kgate_mirror_server.fetch import DescribedVariant
-    from kgate_mirror_server.resolve import Source
+    from kgate_mirror_server.ingest.fetch import DescribedVariant
+    from kgate_mirror_server.ingest.resolve import Source
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,19 +13,19 @@ from typing import TYPE_CHECKING, Any, Final
 from kgate_core.errors import Conflict, InvalidInput, NotFound
 from kgate_core.kernel import KernelRef, RepoType, Revision
 from kgate_core.lock import Lock, LockedKernel, LockedVariant
-from kgate_mirror_server import marks
-from kgate_mirror_server.card import CARD_FILE, read_card
-from kgate_mirror_server.config import LOCK_NAME
-from kgate_mirror_server.evidence import parse_metadata
-from kgate_mirror_server.fetch import describe_variant, select_variants
+from kgate_mirror_server.ingest.card import CARD_FILE, read_card
+from kgate_mirror_server.ingest.evidence import parse_metadata
+from kgate_mirror_server.ingest.fetch import describe_variant, select_variants
+from kgate_mirror_server.settings import marks
+from kgate_mirror_server.settings.site import LOCK_NAME
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from kgate_mirror_server.config import Config, Pin
-    from kgate_mirror_server.fetch import DescribedVariant, Progress
+    from kgate_mirror_server.ingest.fetch import DescribedVariant, Progress
     from kgate_mirror_server.ports import BlobStore, HubClient, UpstreamFile
+    from kgate_mirror_server.settings.site import Config, Pin
 
 STATUS_FILE: Final = "kernel-status.toml"
 

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 from kgate_core.kernel import KernelId
 from kgate_mirror_server.admit import stored_evidence
-from kgate_mirror_server.fleet import fleet_facts
 from kgate_mirror_server.inventory import Found, find
 from kgate_mirror_server.ports import EvidenceKind
+from kgate_mirror_server.settings.targets import fleet_facts
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Final
 from kgate_core.errors import Conflict, KgateError
 from kgate_core.trust import Lane, Mode, SigningKey
 from kgate_core.tuf import Role
-from kgate_mirror_server.config import FILE_NAME, load_config
-from kgate_mirror_server.trustfiles import PINNED, write_trust
+from kgate_mirror_server.settings.site import FILE_NAME, load_config
+from kgate_mirror_server.trust.files import PINNED, write_trust
 from kgate_policy import load_policy, starter_policy
 from kgate_signer.keys import FileKey, write_private_file
 from kgate_signer.trustwriter import (
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from datetime import datetime
     from pathlib import Path
 
-    from kgate_mirror_server.config import Config
+    from kgate_mirror_server.settings.site import Config
 
 DEFAULT_UPSTREAM: Final = "https://huggingface.co"
 ADMIT: Final = "admit"

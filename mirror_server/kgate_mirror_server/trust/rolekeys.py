@@ -18,10 +18,10 @@ from kgate_core.kernel import KernelId
 from kgate_core.keys import Algorithm
 from kgate_core.trust import SigningKey
 from kgate_core.tuf import Root, walk_roots
-from kgate_mirror_server.approvals import kept_approvals
-from kgate_mirror_server.founding import ADMIT, BACKDATED
-from kgate_mirror_server.trustfiles import changing, read_pinned, read_trust, write_trust
-from kgate_mirror_server.trustupdate import APPROVE, sign_change
+from kgate_mirror_server.trust.approvals import kept_approvals
+from kgate_mirror_server.trust.files import changing, read_pinned, read_trust, write_trust
+from kgate_mirror_server.trust.founding import ADMIT, BACKDATED
+from kgate_mirror_server.trust.update import APPROVE, sign_change
 from kgate_signer.keys import FileKey, read_private_file, write_private_file
 from kgate_signer.trustchanges import add_key, end_key, give_role, made_for, revoke_key, rotate_root
 from kgate_signer.trustwriter import KEY_LIFETIME, Offline, RootKeys, TrustSet, refresh_timestamp

@@ -17,8 +17,8 @@ from kgate_core.errors import Conflict, InvalidInput, KgateError, TrustError
 from kgate_core.evidence import Outcome, RuleResult
 from kgate_core.statement import MANIFEST_SUBJECT, PAYLOAD_TYPE, Statement, Subject
 from kgate_core.tuf import walk_roots
-from kgate_mirror_server.founding import ADMIT
-from kgate_mirror_server.trustfiles import read_pinned, read_trust, replace_file
+from kgate_mirror_server.trust.files import read_pinned, read_trust, replace_file
+from kgate_mirror_server.trust.founding import ADMIT
 from kgate_policy import KernelException, load_exceptions
 from kgate_policy.exceptions import ending_soon, exception_text
 from kgate_signer.sign import sign_statement

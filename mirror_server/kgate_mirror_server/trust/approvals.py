@@ -18,8 +18,8 @@ from kgate_core.kernel import KernelId
 from kgate_core.statement import Statement
 from kgate_core.verify import Expected, Reason, Rejected, Verdict, verify
 from kgate_core.vsa import PREDICATE_TYPE
-from kgate_mirror_server.founding import ADMIT
 from kgate_mirror_server.inventory import find
+from kgate_mirror_server.trust.founding import ADMIT
 from kgate_signer.attest import Attestor
 
 if TYPE_CHECKING:

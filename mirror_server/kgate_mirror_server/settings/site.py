@@ -23,10 +23,10 @@ from pydantic import (
 
 from kgate_core.errors import InvalidInput, KgateError
 from kgate_core.kernel import KernelRef, Revision, check_origin
-from kgate_mirror_server import marks
 from kgate_mirror_server.events import Events
-from kgate_mirror_server.fleet import Target
-from kgate_mirror_server.serveconfig import Models, Serve
+from kgate_mirror_server.settings import marks
+from kgate_mirror_server.settings.serving import Models, Serve
+from kgate_mirror_server.settings.targets import Target
 
 if TYPE_CHECKING:
     from collections.abc import Callable

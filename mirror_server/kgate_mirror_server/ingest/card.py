@@ -13,8 +13,8 @@ from kgate_policy.located import read_document
 
 if TYPE_CHECKING:
     from kgate_core.kernel import KernelRef, Revision
+    from kgate_mirror_server.ingest.resolve import Source
     from kgate_mirror_server.ports import UpstreamFile
-    from kgate_mirror_server.resolve import Source
 
 CARD_FILE: Final = "README.md"
 MAX_CARD: Final = 1024**2  # bytes; a larger one is recorded by its size and not read

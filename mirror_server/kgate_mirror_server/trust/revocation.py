@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from kgate_core.digest import Digest
 from kgate_core.errors import Conflict, NotFound
 from kgate_mirror_server.inventory import find
-from kgate_mirror_server.trustupdate import sign_change
+from kgate_mirror_server.trust.update import sign_change
 from kgate_signer.trustchanges import reinstate_digest, revoke_digest
 
 if TYPE_CHECKING:

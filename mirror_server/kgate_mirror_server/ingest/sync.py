@@ -21,18 +21,18 @@ from kgate_mirror_server.admit import (
     asked_of,
     stored_evidence,
 )
-from kgate_mirror_server.approvals import Waiting, waiting
-from kgate_mirror_server.exceptions import Exceptions
-from kgate_mirror_server.ports import EvidenceKind
-from kgate_mirror_server.publicationlog import head_to_sign, record
-from kgate_mirror_server.resolve import (
+from kgate_mirror_server.ingest.resolve import (
     Moved,
     Source,
     find_locked,
     resolve_pin,
     unpinned_path,
 )
-from kgate_mirror_server.trustfiles import changing, read_trust, write_trust
+from kgate_mirror_server.ports import EvidenceKind
+from kgate_mirror_server.trust.approvals import Waiting, waiting
+from kgate_mirror_server.trust.exceptions import Exceptions
+from kgate_mirror_server.trust.files import changing, read_trust, write_trust
+from kgate_mirror_server.trust.publicationlog import head_to_sign, record
 from kgate_signer.trustwriter import refresh_timestamp
 
 if TYPE_CHECKING:
@@ -43,9 +43,9 @@ if TYPE_CHECKING:
     from kgate_core.evidence import Decision, Outcome
     from kgate_core.kernel import Revision
     from kgate_mirror_server.app import Mirror
-    from kgate_mirror_server.config import Pin
-    from kgate_mirror_server.fetch import Progress
+    from kgate_mirror_server.ingest.fetch import Progress
     from kgate_mirror_server.ports import Publication
+    from kgate_mirror_server.settings.site import Pin
 
     Told = Callable[[str], None]
 

@@ -1,0 +1,1 @@
+"""What a person wrote in `kgate.yaml`, read strictly and with line numbers for every complaint."""

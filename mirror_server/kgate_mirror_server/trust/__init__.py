@@ -1,0 +1,1 @@
+"""A site's own trust: keys, the signed documents that pods pin, revocations, second signatures."""
