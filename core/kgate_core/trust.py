@@ -53,6 +53,8 @@ class SigningKey:
     public: PublicKey
     valid_from: datetime
     valid_until: datetime
+    role: str = ""
+    """What it was registered for, such as `feed`. Lanes name the keys of their own roles."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +100,20 @@ class TrustedRoot:
     """Head of the publication log, as the timestamp role signed it."""
     authorities: tuple[Authority, ...] = ()
     """Timestamp authorities that are believed about when something was signed."""
+
+    def signers(self, role: str, now: datetime) -> dict[str, PublicKey]:
+        """Return by hint the keys registered for a role whose signatures count at `now`.
+
+        For statements that no lane asks for, such as feeds; of a lane's own roles `verify` knows
+        more, for instance when something was signed.
+        """
+        return {
+            hint: key.public
+            for hint, key in self.keys.items()
+            if key.role == role
+            and key.public.keyid not in self.revoked_keys
+            and key.valid_from - CLOCK_SKEW <= now < key.valid_until
+        }
 
     def age(self, now: datetime) -> timedelta:
         """Return how long ago the mirror last vouched for this metadata."""
@@ -211,6 +227,7 @@ def _read_keys(data: dict[str, Any], *, what: str) -> dict[str, SigningKey]:
             key,
             read_time(strictjson.take(data[keyid], "validFrom", str, what=what), what=what),
             read_time(strictjson.take(data[keyid], "validUntil", str, what=what), what=what),
+            strictjson.take(data[keyid], "role", str, what=what) if "role" in data[keyid] else "",
         )
         for keyid, key in public.items()
     }

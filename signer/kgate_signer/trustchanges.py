@@ -17,7 +17,7 @@ from tuf.api.metadata import (  # type: ignore[attr-defined]  # re-exports witho
 from kgate_core.clock import write_time
 from kgate_core.errors import Conflict, InvalidInput, NotFound
 from kgate_core.kernel import check_origin
-from kgate_core.trust import AUTHORITIES, FIELD
+from kgate_core.trust import AUTHORITIES
 from kgate_signer.trustwriter import (
     RootKeys,
     change_targets,
@@ -38,18 +38,13 @@ if TYPE_CHECKING:
     from kgate_signer.trustwriter import Offline, TrustSet
 
 
-def add_key(
-    trust: TrustSet, key: SigningKey, by: Offline, *, now: datetime, role: str = ""
-) -> TrustSet:
-    """Make a signing key known, and for which role it was made; raises Conflict if it is known.
-
-    Only what a lane's role names counts: `role` is for people and for lanes made later.
-    """
+def add_key(trust: TrustSet, key: SigningKey, by: Offline, *, now: datetime) -> TrustSet:
+    """Make a signing key known, and for which role it was made; raises Conflict if it is known."""
 
     def change(own: dict[str, Any]) -> None:
         if key.public.keyid in own["keys"]:
             raise Conflict(f"the key {key.public.keyid} is known already")
-        own["keys"][key.public.keyid] = key_to_own_json(key) | ({"role": role} if role else {})
+        own["keys"][key.public.keyid] = key_to_own_json(key)
 
     return change_targets(trust, change, by, now=now)
 
@@ -80,12 +75,6 @@ def end_key(
         entry["validUntil"] = min(entry["validUntil"], write_time(until))
 
     return change_targets(trust, change, by, now=now)
-
-
-def made_for(trust: TrustSet) -> dict[str, str]:
-    """Return for which role each known key was made, where somebody said so; not verified."""
-    own = read_document(trust.targets, Targets).signed.unrecognized_fields[FIELD]
-    return {keyid: key["role"] for keyid, key in own["keys"].items() if "role" in key}
 
 
 def set_lane(trust: TrustSet, lane: Lane, by: Offline, *, now: datetime) -> TrustSet:

@@ -230,11 +230,9 @@ def read_document(data: bytes, kind: type[_T]) -> Metadata[_T]:
 
 
 def key_to_own_json(key: SigningKey) -> dict[str, Any]:
-    """Return a signing key with its validity, as the field `kgate` holds it."""
-    return key_to_json(key.public) | {
-        "validFrom": write_time(key.valid_from),
-        "validUntil": write_time(key.valid_until),
-    }
+    """Return a signing key with its validity and role, as the field `kgate` holds it."""
+    own = {"validFrom": write_time(key.valid_from), "validUntil": write_time(key.valid_until)}
+    return key_to_json(key.public) | own | ({"role": key.role} if key.role else {})
 
 
 def role_to_json(role: Role) -> dict[str, Any]:

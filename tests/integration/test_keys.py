@@ -169,6 +169,23 @@ def test_the_list_says_what_each_key_is_for(site: Site, capsys: pytest.CaptureFi
     assert "experimental: admit" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("role", ["ingest", "feed"])
+def test_a_role_that_no_lane_asks_for_is_registered_for_pods_and_other_readers(
+    site: Site, pinned: bytes, capsys: pytest.CaptureFixture[str], role: str
+) -> None:
+    assert seen_by_pod(site, pinned).signers(role, time_now()) == {}
+    assert site.kgate("keys", "generate", role, "--no-passphrase") == 0
+    (public,) = seen_by_pod(site, pinned).signers(role, time_now()).values()
+    assert public.keyid == id_of(site, role)
+    assert f"{public.keyid} {role}" in keys(site, capsys)
+    # Rotated and revoked like every other; a lane's key never stands in for it.
+    assert site.kgate("keys", "rotate", role, "--overlap", "0") == 0
+    (fresh,) = seen_by_pod(site, pinned).signers(role, time_now()).values()
+    assert fresh.keyid != public.keyid
+    assert site.kgate("keys", "revoke", fresh.keyid[:16], "--reason", "lost") == 0
+    assert seen_by_pod(site, pinned).signers(role, time_now()) == {}
+
+
 def test_keys_are_never_overwritten_and_a_failed_attempt_leaves_none(
     site: Site, capsys: pytest.CaptureFixture[str]
 ) -> None:

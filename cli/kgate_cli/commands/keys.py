@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from kgate_cli.output import Output
     from kgate_mirror_server.trust.rolekeys import KnownKey
 
-_SIGNING = click.Choice(["admit", "approve", "bundle"])
+_ROLES = ("admit", "approve", "ingest", "bundle", "feed")
+_SIGNING = click.Choice(_ROLES)
 
 
 @click.group()
@@ -116,7 +117,7 @@ def list_(config_path: Path, output: Output) -> int:
 
 
 @command.command()
-@click.argument("role", type=click.Choice(["admit", "approve", "bundle", "root", "timestamp"]))
+@click.argument("role", type=click.Choice([*_ROLES, "root", "timestamp"]))
 @click.option(
     "--overlap",
     type=click.IntRange(0, 3650),

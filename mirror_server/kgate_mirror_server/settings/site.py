@@ -154,8 +154,12 @@ class Keys(_Model):
     """Signs trust metadata; take it offline after `kgate init` where you can."""
     approve: str = "file:keys/approve.pem"
     """Signs approvals, where a person runs `kgate approve`; never needed by sync or serve."""
+    ingest: str | None = None
+    """Signs what was found (import, SBOM, scan results); the admit key unless given."""
     bundle: str | None = None
     """Signs bundles and receipts; the admit key unless given."""
+    feed: str | None = None
+    """Signs advisory feeds, where a person publishes them; never needed by sync or serve."""
 
 
 class Publisher(_Model):

@@ -137,7 +137,7 @@ def _write_first_trust(config: Config, keys: dict[str, FileKey], now: datetime) 
     trust = create(
         config.site,
         [lane],
-        [SigningKey(admit, now - BACKDATED, now + KEY_LIFETIME)],
+        [SigningKey(admit, now - BACKDATED, now + KEY_LIFETIME, ADMIT)],
         RootKeys((root,), (root,), (timestamp,)),
         offline=[keys["root"]],
         timestamp=keys["timestamp"],

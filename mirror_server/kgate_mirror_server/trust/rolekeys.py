@@ -23,7 +23,7 @@ from kgate_mirror_server.trust.files import changing, read_pinned, read_trust, w
 from kgate_mirror_server.trust.founding import ADMIT, BACKDATED
 from kgate_mirror_server.trust.update import APPROVE, sign_change
 from kgate_signer.keys import FileKey, read_private_file, write_private_file
-from kgate_signer.trustchanges import add_key, end_key, give_role, made_for, revoke_key, rotate_root
+from kgate_signer.trustchanges import add_key, end_key, give_role, revoke_key, rotate_root
 from kgate_signer.trustwriter import KEY_LIFETIME, Offline, RootKeys, TrustSet, refresh_timestamp
 
 if TYPE_CHECKING:
@@ -35,7 +35,9 @@ if TYPE_CHECKING:
     from kgate_mirror_server.ports import PublishedVariant
 
 BUNDLE: Final = "bundle"
-SIGNING_ROLES: Final = (ADMIT, APPROVE, BUNDLE)
+INGEST: Final = "ingest"
+FEED: Final = "feed"
+SIGNING_ROLES: Final = (ADMIT, APPROVE, INGEST, BUNDLE, FEED)
 TOP_ROLES: Final = ("root", "timestamp")
 MIN_PREFIX: Final = 8  # hex digits that name a key
 _SHORT: Final = 8  # hex digits of a key's id in a file's name
@@ -72,7 +74,6 @@ def list_keys(mirror: Mirror, now: datetime) -> list[KnownKey]:
     for keyid, public in sorted(root.keys.items()):
         roles = tuple(name for name, role in sorted(root.roles.items()) if keyid in role.keyids)
         known.append(KnownKey(public, roles, None, None, ""))
-    made = made_for(read_trust(mirror.config.path(mirror.config.trust)))
     for key in sorted(trusted.keys.values(), key=lambda one: one.valid_from):
         keyid = key.public.keyid
         held = tuple(
@@ -82,7 +83,7 @@ def list_keys(mirror: Mirror, now: datetime) -> list[KnownKey]:
             if keyid in role.keyids
         )
         revoked = trusted.revoked_keys.get(keyid)
-        roles = held or ((made[keyid],) if keyid in made else ())
+        roles = held or ((key.role,) if key.role else ())
         reason = "" if revoked is None else revoked.reason
         known.append(KnownKey(key.public, roles, key.valid_from, key.valid_until, reason))
     return known
@@ -208,8 +209,8 @@ def resign(mirror: Mirror, now: datetime) -> int:
 
 
 def _added(trust: TrustSet, role: str, public: PublicKey, by: Offline, now: datetime) -> TrustSet:
-    key = SigningKey(public, now - BACKDATED, now + KEY_LIFETIME)
-    trust = add_key(trust, key, by, now=now, role=role)
+    key = SigningKey(public, now - BACKDATED, now + KEY_LIFETIME, role)
+    trust = add_key(trust, key, by, now=now)
     return give_role(trust, public.keyid, role, by, now=now)
 
 
@@ -248,7 +249,9 @@ def _uri(mirror: Mirror, role: str) -> str:
     uris = {
         ADMIT: keys.admit,
         APPROVE: keys.approve,
+        INGEST: keys.ingest or "file:keys/ingest.pem",
         BUNDLE: keys.bundle or "file:keys/bundle.pem",
+        FEED: keys.feed or "file:keys/feed.pem",
         "root": keys.root,
         "timestamp": keys.timestamp,
     }

@@ -14,7 +14,7 @@ from kgate_core.trust import Lane, Mode
 from kgate_core.tuf import Role
 from kgate_mirror_server.trust.files import changing, read_pinned, read_trust, write_trust
 from kgate_mirror_server.trust.founding import ADMIT
-from kgate_signer.trustchanges import add_authority, made_for, set_lane
+from kgate_signer.trustchanges import add_authority, set_lane
 from kgate_signer.trustwriter import (
     HARD_STALENESS,
     SOFT_STALENESS,
@@ -117,18 +117,18 @@ def _new_lane(mirror: Mirror, trusted: TrustedRoot, name: str) -> Lane:
     admit = mirror.key(mirror.config.keys.admit).public_key()
     roles = {ADMIT: Role(frozenset({admit.keyid}), 1)}
     if name == NEEDS_APPROVAL:
-        roles[APPROVE] = Role(_approvers(mirror, trusted), 1)
+        roles[APPROVE] = Role(_approvers(trusted), 1)
     return Lane(name, Mode.ENFORCE, roles, frozenset(), frozenset(), SOFT_STALENESS, HARD_STALENESS)
 
 
-def _approvers(mirror: Mirror, trusted: TrustedRoot) -> frozenset[str]:
-    made = made_for(read_trust(mirror.config.path(mirror.config.trust)))
-    keyids = {keyid for keyid, role in made.items() if role == APPROVE}
-    if not keyids - set(trusted.revoked_keys):
+def _approvers(trusted: TrustedRoot) -> frozenset[str]:
+    made = {key.public.keyid for key in trusted.keys.values() if key.role == APPROVE}
+    keyids = made - set(trusted.revoked_keys)
+    if not keyids:
         raise InvalidInput(
             f"the lane {NEEDS_APPROVAL!r} needs a second, human-held signature, and no key is known"
             " that could give it",
             hint="make one with `kgate keys generate approve`, or register somebody's public key"
             " with `kgate keys add approve FILE`",
         )
-    return frozenset(keyids - set(trusted.revoked_keys))
+    return frozenset(keyids)

@@ -83,6 +83,21 @@ def test_revocations_are_read() -> None:
     assert trusted.revoked_keys[keyid].since == NOW
 
 
+def test_signers_of_a_role_are_those_registered_for_it_in_their_time() -> None:
+    key = FileKey.generate()
+    entry = replace(signing_key(key), role="feed")
+    kit = KIT.changed(trustchanges.add_key(KIT.trust, entry, KIT.offline, now=NOW))
+    public = key.public_key()
+    trusted = kit.trusted()
+    assert trusted.signers("feed", NOW) == {public.hint: public}
+    assert trusted.signers("feed", entry.valid_from - timedelta(minutes=5)) != {}
+    assert trusted.signers("feed", entry.valid_from - timedelta(minutes=6)) == {}
+    assert trusted.signers("feed", entry.valid_until) == {}
+    assert trusted.signers("ingest", NOW) == {}
+    revoked = trustchanges.revoke_key(kit.trust, public.keyid, "lost", kit.offline, now=NOW)
+    assert kit.changed(revoked).trusted().signers("feed", NOW) == {}
+
+
 def rotated(kit: TrustKit, *, times: int) -> TrustKit:
     """Return the kit after its root key changed this many times."""
     for _ in range(times):
