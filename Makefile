@@ -15,11 +15,13 @@ LOCK_ARGS ?=
 UV := uv==0.13.8
 # Worker processes of the test run.
 WORKERS ?= 2
+# How long `make fuzz` runs, all readers together.
+FUZZ_SECONDS ?= 1800
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help dev demo lint test test-corpus test-matrix bench docs package lock clean system system-test
+.PHONY: help dev demo fuzz lint test test-corpus test-matrix bench docs package lock clean system system-test
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -37,6 +39,9 @@ test-corpus: $(VENV)/.kgate system-test ## Scan the large GPU wheels of the corp
 
 test-matrix: $(VENV)/.kgate system-test ## Every supported client version in its own environment
 	$(BIN)/pytest -q -m matrix
+
+fuzz: $(VENV)/.fuzzer ## Fuzz every reader of the scanner for half an hour (FUZZ_SECONDS=1800)
+	$(BIN)/python -m tests.fuzz.campaign --seconds $(FUZZ_SECONDS) --corpus .cache/fuzz
 
 lint: $(VENV)/.kgate ## ruff, mypy --strict and the direction of imports
 	$(BIN)/ruff check
@@ -59,6 +64,10 @@ lock: $(VENV)/.lock-tool ## Resolve requirements/*.lock anew from pyproject.toml
 
 clean: ## Remove what the targets above made, .venv and caches included
 	rm -rf $(VENV) .cache dist demo-out .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage
+
+$(VENV)/.fuzzer: requirements/fuzz.lock $(VENV)/.kgate
+	$(BIN)/python -m pip install -qq --require-hashes -r requirements/fuzz.lock
+	touch $@
 
 $(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "kgate needs Python 3.11 or newer; try make PYTHON=python3.11")'

@@ -7,29 +7,21 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.fuzz import fuzz_bundle, fuzz_elf, fuzz_fatbin, fuzz_hidden, fuzz_sycl
 from tests.fuzz.engine import mutate, run
+from tests.fuzz.readers import READERS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-FUZZERS = [
-    (fuzz_elf.read_everything, fuzz_elf.SEEDS),
-    (fuzz_fatbin.scan_cuda, fuzz_fatbin.SEEDS),
-    (fuzz_bundle.scan_amd, fuzz_bundle.SEEDS),
-    (fuzz_sycl.scan_sycl, fuzz_sycl.SEEDS),
-    (fuzz_hidden.scan_hidden, fuzz_hidden.SEEDS),
-]
 
-
-@pytest.mark.parametrize(("target", "seeds"), FUZZERS)
+@pytest.mark.parametrize(("target", "seeds"), READERS.values(), ids=READERS)
 def test_mutated_files_never_raise_and_never_hang(
     target: Callable[[bytes], object], seeds: Sequence[bytes]
 ) -> None:
     assert run(target, seeds, seconds=0.6, seed=1) > 20
 
 
-@pytest.mark.parametrize(("target", "seeds"), FUZZERS)
+@pytest.mark.parametrize(("target", "seeds"), READERS.values(), ids=READERS)
 def test_files_cut_short_never_raise(
     target: Callable[[bytes], object], seeds: Sequence[bytes]
 ) -> None:
