@@ -16,13 +16,15 @@ from kgate_core import strictjson
 from kgate_core.digest import Digest
 from kgate_core.errors import InvalidInput
 from kgate_core.kernel import KernelRef, RepoType, Revision, Variant, check_origin
+from kgate_core.ondeny import OnDeny, check_choices
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 SCHEMA: Final = "kgate.dev/lock/v1"
 _FIELDS: Final = {"repo", "pin", "commit", "lane", "origin", "type", "variants", "depends"} | {
-    "patterns"
+    "patterns",
+    "onDeny",
 }
 
 
@@ -51,6 +53,8 @@ class LockedKernel:
     """Kernels that this one loads, as `org/name@v1`."""
     patterns: tuple[str, ...] = ("*",)
     """Which variants were wanted; another wish makes the lock out of date."""
+    on_deny: OnDeny | None = None
+    """What a pod does when the kernel is refused; what is signed for the lane may be stricter."""
 
     @property
     def key(self) -> tuple[str, str, str, str, str]:
@@ -110,6 +114,7 @@ def _to_json(kernel: LockedKernel) -> dict[str, Any]:
             for name, item in sorted(kernel.variants.items())
         },
         "depends": list(kernel.depends),
+        **({} if kernel.on_deny is None else {"onDeny": str(kernel.on_deny)}),
     }
 
 
@@ -143,8 +148,16 @@ def _from_json(data: strictjson.JsonValue, *, what: str) -> LockedKernel:
             variants,
             strictjson.take_strings(data, "depends", what=what),
             strictjson.take_strings(data, "patterns", what=what) if "patterns" in data else ("*",),
+            _on_deny(data, repo, what=what),
         )
     except InvalidInput as exc:
         if exc.message.startswith(what):
             raise
         raise InvalidInput(f"{what}: {exc.message}", hint=exc.hint) from exc
+
+
+def _on_deny(data: strictjson.JsonValue, repo: str, *, what: str) -> OnDeny | None:
+    if not isinstance(data, dict) or "onDeny" not in data:
+        return None
+    text = strictjson.take(data, "onDeny", str, what=what)
+    return check_choices({repo: text}, what=f"{what}: onDeny")[repo]

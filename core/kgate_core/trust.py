@@ -8,7 +8,7 @@ bytes that somebody else fetched; it reads no file, no network and no clock.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final
@@ -18,6 +18,7 @@ from kgate_core.clock import read_time, write_time
 from kgate_core.digest import Digest
 from kgate_core.errors import InvalidInput, TrustError
 from kgate_core.kernel import check_origin
+from kgate_core.ondeny import EVERY, OnDeny, check_choices
 from kgate_core.timestamp import Authority
 from kgate_core.tuf import Metadata, Role, check_listed, parse_keys, walk_roots
 
@@ -73,6 +74,14 @@ class Lane:
     """Age of the timestamp from which it is reported."""
     hard_staleness: timedelta
     """Age of the timestamp from which nothing is loaded."""
+    on_deny: Mapping[str, OnDeny] = field(default_factory=dict)
+    """What becomes of a refused kernel, by `org/name` or `*`; a pod may only be stricter."""
+    locks: Mapping[str, frozenset[Digest]] = field(default_factory=dict)
+    """Digests of the locks that pods may use, by pool or `*`; empty: any lock, or none."""
+
+    def allowed_locks(self, pool: str) -> frozenset[Digest]:
+        """Return the locks that a pool of replicas may use: its own and everybody's."""
+        return self.locks.get(EVERY, frozenset()) | self.locks.get(pool, frozenset())
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,7 +286,20 @@ def _read_lane(
         frozenset(Digest.parse(d) for d in strictjson.take_strings(data, "policies", what=what)),
         timedelta(seconds=soft),
         timedelta(seconds=hard),
+        check_choices(_optional(data, "onDeny", what), what=f"{what}: onDeny"),
+        {
+            pool: frozenset(
+                Digest.parse(digest) for digest in strictjson.take_strings(locks, pool, what=what)
+            )
+            for locks in (_optional(data, "locks", what),)
+            for pool in locks
+        },
     )
+
+
+def _optional(data: dict[str, Any], name: str, what: str) -> dict[str, Any]:
+    """Return an object that documents of before this field do not have."""
+    return strictjson.take(data, name, dict, what=what) if name in data else {}
 
 
 def _read_revocation(data: strictjson.JsonValue, *, what: str) -> Revocation:

@@ -251,7 +251,17 @@ def lane_to_json(lane: Lane) -> dict[str, Any]:
         "policies": sorted(str(digest) for digest in lane.policies),
         "softStalenessSeconds": int(lane.soft_staleness.total_seconds()),
         "hardStalenessSeconds": int(lane.hard_staleness.total_seconds()),
+        **({"onDeny": _on_deny_to_json(lane)} if lane.on_deny else {}),
+        **({"locks": _locks_to_json(lane)} if lane.locks else {}),
     }
+
+
+def _on_deny_to_json(lane: Lane) -> dict[str, str]:
+    return {name: str(choice) for name, choice in sorted(lane.on_deny.items())}
+
+
+def _locks_to_json(lane: Lane) -> dict[str, list[str]]:
+    return {pool: sorted(map(str, digests)) for pool, digests in sorted(lane.locks.items())}
 
 
 def _root(keys: RootKeys, version: int, now: datetime) -> Root:

@@ -7,7 +7,7 @@ that a lock already holds is not moved unless it is asked for.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from kgate_core.errors import Conflict, InvalidInput, NotFound
@@ -153,6 +153,7 @@ def resolve_pin(source: Source, config: Config, pin: Pin, commit: Revision) -> L
         },
         depends=tuple(sorted(needs)),
         patterns=pin.variants,
+        on_deny=pin.on_deny,
     )
 
 
@@ -166,7 +167,7 @@ def find_locked(lock: Lock | None, config: Config, pin: Pin) -> LockedKernel | N
             and kernel.origin == config.upstream.identity
             and kernel.patterns == pin.variants
         ):
-            return kernel
+            return replace(kernel, on_deny=pin.on_deny)
     return None
 
 

@@ -23,8 +23,10 @@ from pydantic import (
 
 from kgate_core.errors import InvalidInput, KgateError
 from kgate_core.kernel import KernelRef, Revision, check_origin
+from kgate_core.ondeny import OnDeny  # noqa: TC001  # pydantic reads it at run time
 from kgate_mirror_server.events import Events
 from kgate_mirror_server.settings import marks
+from kgate_mirror_server.settings.floors import Floors
 from kgate_mirror_server.settings.serving import Models, Serve
 from kgate_mirror_server.settings.targets import Target
 
@@ -72,6 +74,8 @@ class Pin(_Model):
     variants: tuple[str, ...] = ("*",)
     """Shell patterns over build variant names."""
     lane: Lane | None = None
+    on_deny: Annotated[OnDeny | None, Field(alias="onDeny")] = None
+    """What a pod with the lock does when the kernel is refused."""
 
     @model_validator(mode="after")
     def _one_of(self) -> Pin:
@@ -210,6 +214,8 @@ class Config(_Model):
     """Sign with P-256 keys only: what the cryptographic modules of validated systems offer."""
     timestamp: TimestampAuthority | None = None
     serve: Serve = Serve()
+    lanes: dict[Lane, Floors] = {}
+    """What is signed as the least of a lane; `kgate trust update` signs it."""
     models: Models | None = None
     """Where model repositories come from; without, those that are not published are refused."""
     events: Events = Events()
@@ -300,6 +306,7 @@ def _known_fields(where: tuple[str | int, ...]) -> set[str]:
         "targets": Target,
         "events": Events,
         "keys": Keys,
+        "lanes": Floors,
         "serve": Serve,
         "timestamp": TimestampAuthority,
     }

@@ -13,6 +13,7 @@ from kgate_core.errors import InvalidInput
 from kgate_core.trust import Lane, Mode
 from kgate_core.tuf import Role
 from kgate_mirror_server.trust.files import changing, read_pinned, read_trust, write_trust
+from kgate_mirror_server.trust.floors import floor_changes, floors_of
 from kgate_mirror_server.trust.founding import ADMIT
 from kgate_signer.trustchanges import add_authority, set_lane
 from kgate_signer.trustwriter import (
@@ -53,7 +54,8 @@ def plan_update(mirror: Mirror, now: datetime, *, only: bool) -> tuple[list[Lane
     trusted = mirror.trusted(now)
     lanes: list[Lane] = []
     changes: list[Change] = []
-    for name in sorted({config.lane, *(config.lane_of(pin) for pin in config.kernels)}):
+    named = {config.lane, *config.lanes, *(config.lane_of(pin) for pin in config.kernels)}
+    for name in sorted(named):
         before = trusted.lanes.get(name) or _new_lane(mirror, trusted, name)
         if name not in trusted.lanes:
             roles = " and ".join(sorted(before.roles))
@@ -63,6 +65,7 @@ def plan_update(mirror: Mirror, now: datetime, *, only: bool) -> tuple[list[Lane
             before,
             origins=kept[0] | {config.upstream.identity},
             policies=kept[1] | {mirror.policy.digest},
+            **floors_of(config, name),
         )
         changes += [
             Change(name, f"allows kernels from {o}") for o in after.origins - before.origins
@@ -72,6 +75,7 @@ def plan_update(mirror: Mirror, now: datetime, *, only: bool) -> tuple[list[Lane
         ]
         changes += [Change(name, f"counts policy {p}") for p in after.policies - before.policies]
         changes += [Change(name, f"ignores policy {p}") for p in before.policies - after.policies]
+        changes += [Change(name, what) for what in floor_changes(before, after)]
         if after != trusted.lanes.get(name):
             lanes.append(after)
     if (authority := _new_authority(mirror, trusted, now)) is not None:
