@@ -98,13 +98,15 @@ class Mirror:
 
     @cached_property
     def attestor(self) -> Attestor:
-        """Signs decisions with the admit key; raises TrustError if the key cannot be opened."""
+        """Signs decisions with the admit key; raises TrustError if a key cannot be opened."""
+        ingest = self.config.keys.ingest
         return Attestor(
             self.config.site,
             self.key(self.config.keys.admit),
             self.room,
             timedelta(days=self.config.valid_days),
             self.stamper,
+            None if ingest is None else self.key(ingest),
         )
 
     @cached_property

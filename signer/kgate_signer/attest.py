@@ -17,7 +17,12 @@ from kgate_core.errors import Conflict, NotFound
 from kgate_core.keys import Algorithm
 from kgate_core.vsa import Vsa
 from kgate_signer.modelsigning import sign_model
-from kgate_signer.predicates import import_statement, sbom_statement, vsa_statement
+from kgate_signer.predicates import (
+    import_statement,
+    qualification_statement,
+    sbom_statement,
+    vsa_statement,
+)
 from kgate_signer.sign import sign_statement
 
 if TYPE_CHECKING:
@@ -51,6 +56,8 @@ class StoredEvidence:
     """The stored CycloneDX document."""
     feed: Digest | None = None
     """Digest of the advisory feed that was consulted."""
+    qualification: bytes | None = None
+    """The stored result of a run on somebody's machine, as it was submitted."""
 
 
 class EvidenceStore(Protocol):
@@ -69,17 +76,18 @@ class Attestations:
     sbom: bytes | None
     model: bytes | None = None
     """For `model_signing verify key`; pods pass it over."""
+    qualification: bytes | None = None
 
     @property
     def bundles(self) -> tuple[bytes, ...]:
         """All of them; the decision comes first."""
-        rest = (self.imported, self.sbom, self.model)
+        rest = (self.imported, self.sbom, self.qualification, self.model)
         return (self.vsa, *(bundle for bundle in rest if bundle is not None))
 
 
 @dataclass(frozen=True, slots=True)
 class Attestor:
-    """Signs for one site with one key; what it signs comes from its evidence store."""
+    """Signs for one site; what it signs comes from its evidence store."""
 
     site: str
     key: KeyProvider
@@ -87,23 +95,31 @@ class Attestor:
     lifetime: timedelta = VSA_LIFETIME
     stamper: Stamper | None = None
     """An independent authority that dates the decision, so that its key may run out."""
+    ingest: KeyProvider | None = None
+    """Signs what was found; the key that decides does it unless there is one of this role."""
 
     def attest(self, kernel: KernelId, lane: str, manifest: Digest, now: datetime) -> Attestations:
-        """Sign import, SBOM, model signature and decision about a served variant.
+        """Sign import, SBOM, qualification, model signature and decision about a served variant.
 
         `manifest` is what the caller believes to publish. Raises NotFound without evidence and
         Conflict if the evidence is about something else or the decision was no.
         """
         found = self._evidence(kernel, lane, manifest)
-        imported = sign_statement(import_statement(found.manifest, found.imported), self.key)
-        sbom = None
+        finder = self.ingest or self.key
+        imported = sign_statement(import_statement(found.manifest, found.imported), finder)
+        sbom = qualification = None
         if found.sbom is not None:
-            sbom = sign_statement(sbom_statement(found.manifest, found.sbom), self.key)
-        inputs = tuple(Digest.of(data) for data in (imported, sbom) if data is not None)
+            sbom = sign_statement(sbom_statement(found.manifest, found.sbom), finder)
+        if found.qualification is not None:
+            result = qualification_statement(found.manifest, found.qualification)
+            qualification = sign_statement(result, finder)
+        said = (imported, sbom, qualification)
+        inputs = tuple(Digest.of(data) for data in said if data is not None)
         model = None
         if self.key.public_key().algorithm is Algorithm.ECDSA_P256:
             model = sign_model(found.manifest, str(kernel.repo), self.key)
-        return Attestations(self._sign_vsa(found, inputs, now), imported, sbom, model)
+        vsa = self._sign_vsa(found, inputs, now)
+        return Attestations(vsa, imported, sbom, model, qualification)
 
     def approve(
         self,

@@ -18,6 +18,7 @@ from kgate_core.statement import Statement, Subject
 from kgate_signer.sign import sign_statement
 
 if TYPE_CHECKING:
+    from kgate_core.keys import PublicKey
     from kgate_core.manifest import Manifest
     from kgate_signer.keys import KeyProvider
 
@@ -26,10 +27,8 @@ PREDICATE_TYPE: Final = "https://model_signing/signature/v1.0"
 
 def model_statement(manifest: Manifest, name: str) -> Statement:
     """Return the files of a manifest as a model named `name`."""
-    entries = manifest.files
-    whole = Digest.of(b"".join(bytes.fromhex(entry.digest.hex) for entry in entries))
     return Statement.of(
-        (Subject(name, whole),),
+        (model_subject(manifest, name),),
         PREDICATE_TYPE,
         {
             # Nothing may be ignored: the peer's default list would let `.git/evil.py` pass.
@@ -41,10 +40,21 @@ def model_statement(manifest: Manifest, name: str) -> Statement:
             },
             "resources": [
                 {"name": entry.path, "algorithm": "sha256", "digest": entry.digest.hex}
-                for entry in entries
+                for entry in manifest.files
             ],
         },
     )
+
+
+def model_subject(manifest: Manifest, name: str = "model") -> Subject:
+    """Return the one subject of a manifest's files taken as a model."""
+    digests = b"".join(bytes.fromhex(entry.digest.hex) for entry in manifest.files)
+    return Subject(name, Digest.of(digests))
+
+
+def model_hint(public: PublicKey) -> str:
+    """Return the name that this format has for a key: the sha256 of its PEM text in hex."""
+    return hashlib.sha256(public.pem.encode("ascii")).hexdigest()
 
 
 def sign_model(manifest: Manifest, name: str, key: KeyProvider) -> bytes:
@@ -55,5 +65,4 @@ def sign_model(manifest: Manifest, name: str, key: KeyProvider) -> bytes:
             f"model signatures cannot be made with a key of type {public.algorithm}",
             hint="use a P-256 key",
         )
-    hint = hashlib.sha256(public.pem.encode("ascii")).hexdigest()
-    return sign_statement(model_statement(manifest, name), key, hint=hint)
+    return sign_statement(model_statement(manifest, name), key, hint=model_hint(public))

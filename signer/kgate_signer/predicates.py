@@ -2,8 +2,8 @@
 
 One predicate per statement, the same subjects in each: the manifest first, then its files. The
 decision is SLSA's verification summary, the bill of materials is CycloneDX's own type, the way a
-kernel came is kgate's `import/v1` (kgate built nothing, so it claims no build provenance). Nothing
-is signed here.
+kernel came is kgate's `import/v1` (kgate built nothing, so it claims no build provenance), how it
+did on somebody's machine is kgate's `qualification/v1`. Nothing is signed here.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final
 
 from kgate_core import strictjson
-from kgate_core.clock import write_time
+from kgate_core.clock import read_time, write_time
+from kgate_core.digest import Digest
 from kgate_core.errors import InvalidInput
 from kgate_core.statement import Statement, subjects_of
 from kgate_core.vsa import PREDICATE_TYPE as VSA_TYPE
@@ -22,13 +23,14 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime
 
-    from kgate_core.digest import Digest
     from kgate_core.kernel import KernelRef, RepoType, Revision
     from kgate_core.manifest import Manifest
     from kgate_core.vsa import Vsa
 
 IMPORT_TYPE: Final = "https://kgate.dev/import/v1"
 SBOM_TYPE: Final = "https://cyclonedx.org/bom"
+QUALIFICATION_TYPE: Final = "https://kgate.dev/qualification/v1"
+QUALIFICATION_SCHEMA: Final = "kgate.dev/qualification/v1"
 
 
 class OidKind(StrEnum):
@@ -144,3 +146,26 @@ def sbom_statement(manifest: Manifest, bom: bytes) -> Statement:
     if strictjson.take(document, "bomFormat", str, what=what) != "CycloneDX":
         raise InvalidInput(f"{what}: not a CycloneDX document")
     return Statement.of(subjects_of(manifest), SBOM_TYPE, document)
+
+
+def qualification_statement(manifest: Manifest, result: bytes) -> Statement:
+    """Return a submitted qualification result as a statement, whole and with its submitter.
+
+    The signer vouches that it was given this result, not that the machine told the truth: that is
+    the submitter's word. Raises InvalidInput if it is about other bytes, or says no submitter,
+    time or outcome. Numbers are integers: nanoseconds, bytes, parts in a million.
+    """
+    what = "qualification result"
+    document = strictjson.loads(result, what=what)
+    schema = strictjson.take(document, "schema", str, what=what)
+    if schema != QUALIFICATION_SCHEMA:
+        raise InvalidInput(f"{what}: the schema is {schema!r}, not {QUALIFICATION_SCHEMA}")
+    about = Digest.parse(strictjson.take(document, "manifest", str, what=what))
+    if about != manifest.digest:
+        raise InvalidInput(f"{what}: it is about {about}, not about {manifest.digest}")
+    submitter = strictjson.take(document, "submitter", dict, what=what)
+    if not strictjson.take(submitter, "name", str, what=f"{what}: submitter").strip():
+        raise InvalidInput(f"{what}: nobody is named as its submitter")
+    read_time(strictjson.take(document, "finishedAt", str, what=what), what=what)
+    strictjson.take(document, "passed", bool, what=what)
+    return Statement.of(subjects_of(manifest), QUALIFICATION_TYPE, document)

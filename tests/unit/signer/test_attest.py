@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
@@ -14,7 +15,9 @@ from kgate_core.kernel import KernelRef, RepoType, Revision
 from kgate_core.keys import Algorithm
 from kgate_core.statement import Statement
 from kgate_core.verify import Expected, Reason, Rejected, Verified, verify
+from kgate_core.vsa import PREDICATE_TYPE as VSA_TYPE
 from kgate_core.vsa import Vsa
+from kgate_signer import trustchanges
 from kgate_signer.attest import VSA_LIFETIME, Attestor, StoredEvidence
 from kgate_signer.keys import FileKey
 from kgate_signer.modelsigning import PREDICATE_TYPE as MODEL_TYPE
@@ -29,8 +32,9 @@ from tests.trustkit import (
     SITE,
     make_trust,
     manifest_of,
+    signing_key,
 )
-from tests.unit.signer.test_predicates import RECORD, SBOM
+from tests.unit.signer.test_predicates import QUALIFIED, RECORD, SBOM
 
 if TYPE_CHECKING:
     from kgate_core.kernel import KernelId
@@ -116,6 +120,35 @@ def test_without_an_sbom_there_are_three_attestations() -> None:
     made = attestor(bare).attest(KERNEL, EXPERIMENTAL, MANIFEST.digest, NOW)
     assert made.bundles == (made.vsa, made.imported, made.model)
     assert Vsa.from_predicate(statement(made.vsa).predicate).feed == Digest.of(b"feed")
+
+
+def test_a_stored_qualification_result_is_attested_and_named_by_the_decision() -> None:
+    result = {**QUALIFIED, "manifest": str(MANIFEST.digest)}
+    stored = replace(EVIDENCE, qualification=json.dumps(result).encode())
+    made = attestor(stored).attest(KERNEL, EXPERIMENTAL, MANIFEST.digest, NOW)
+    assert made.qualification is not None
+    assert made.qualification in made.bundles
+    assert statement(made.qualification).predicate == result
+    inputs = Vsa.from_predicate(statement(made.vsa).predicate).inputs
+    assert Digest.of(made.qualification) in inputs
+
+
+def test_an_ingest_key_signs_what_was_found_and_never_what_was_decided() -> None:
+    ingest = FileKey.generate()
+    signer = replace(attestor(), ingest=ingest)
+    made = signer.attest(KERNEL, EXPERIMENTAL, MANIFEST.digest, NOW)
+    by = {statement(data).predicate_type: Bundle.parse(data).hint for data in made.bundles}
+    assert by[IMPORT_TYPE] == by[SBOM_TYPE] == ingest.public_key().hint
+    assert by[VSA_TYPE] == KIT.admit.public_key().hint
+    expected = Expected(KERNEL.variant, EXPERIMENTAL, KERNEL.repo, KERNEL.revision)
+    assert isinstance(verify(expected, MANIFEST, made.bundles, KIT.trusted(), now=NOW), Verified)
+    # A decision by the key of what is found counts for nothing, registered or not.
+    entry = replace(signing_key(ingest), role="ingest")
+    kit = KIT.changed(trustchanges.add_key(KIT.trust, entry, KIT.offline, now=NOW))
+    forged = kit.bundle(MANIFEST, ingest)
+    verdict = verify(expected, MANIFEST, [forged, *made.bundles[1:]], kit.trusted(), now=NOW)
+    assert isinstance(verdict, Rejected)
+    assert verdict.reason is Reason.MISSING_ROLE
 
 
 def test_a_second_person_approves_the_same_claims() -> None:

@@ -12,6 +12,8 @@ from kgate_core.errors import InvalidInput
 from kgate_core.statement import subjects_of
 from kgate_signer.predicates import (
     IMPORT_TYPE,
+    QUALIFICATION_SCHEMA,
+    QUALIFICATION_TYPE,
     SBOM_TYPE,
     ImportRecord,
     OidKind,
@@ -19,6 +21,7 @@ from kgate_signer.predicates import (
     UpstreamSignature,
     UpstreamVerdict,
     import_statement,
+    qualification_statement,
     sbom_statement,
     vsa_statement,
 )
@@ -122,3 +125,39 @@ def test_a_decision_stands_only_beside_its_own_manifest() -> None:
     assert statement.subjects == subjects_of(MANIFEST)
     with pytest.raises(InvalidInput, match="the decision is about"):
         vsa_statement(manifest_of({"a": b""}), replace(vsa, valid_until=NOW + timedelta(days=1)))
+
+
+QUALIFIED: dict[str, object] = {
+    "schema": QUALIFICATION_SCHEMA,
+    "manifest": str(MANIFEST.digest),
+    "submitter": {"name": "bench-7 of acme", "key": "4f2c"},
+    "finishedAt": "2026-11-21T12:00:00Z",
+    "passed": True,
+    "checks": [{"name": "equal to PyTorch", "passed": True, "nanoseconds": 41_000}],
+}
+
+
+def test_a_qualification_result_is_kept_whole_with_its_submitter() -> None:
+    statement = qualification_statement(MANIFEST, json.dumps(QUALIFIED).encode())
+    assert statement.predicate_type == QUALIFICATION_TYPE
+    assert statement.subjects == subjects_of(MANIFEST)
+    assert statement.predicate == QUALIFIED
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"schema": "kgate.dev/scan/v1"}, "the schema is 'kgate.dev/scan/v1'"),
+        ({"manifest": str(Digest.of(b"other"))}, "it is about sha256:"),
+        ({"submitter": {"name": " "}}, "nobody is named as its submitter"),
+        ({"submitter": "me"}, "'submitter' should be dict"),
+        ({"finishedAt": "today"}, "finishedAt|time"),
+        ({"passed": "yes"}, "'passed' should be bool"),
+        ({"speedup": 1.5}, "float|number"),
+    ],
+)
+def test_a_qualification_result_that_says_too_little_or_is_about_other_bytes_is_refused(
+    changes: dict[str, object], complaint: str
+) -> None:
+    with pytest.raises(InvalidInput, match=complaint):
+        qualification_statement(MANIFEST, json.dumps(QUALIFIED | changes).encode())
