@@ -21,14 +21,22 @@ from pydantic import (
     model_validator,
 )
 
+from kgate_core.digest import Digest
 from kgate_core.errors import InvalidInput, KgateError
-from kgate_core.kernel import KernelRef, Revision, check_origin
+from kgate_core.kernel import KernelRef, Revision
 from kgate_core.ondeny import OnDeny  # noqa: TC001  # pydantic reads it at run time
 from kgate_mirror_server.events import Events
 from kgate_mirror_server.settings import marks
 from kgate_mirror_server.settings.floors import Floors
 from kgate_mirror_server.settings.serving import Models, Serve
 from kgate_mirror_server.settings.targets import Target
+from kgate_mirror_server.settings.upstreams import (
+    Publisher,
+    Upstream,
+    check_distinct,
+    check_routes,
+    written_short,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -71,18 +79,25 @@ class Pin(_Model):
     version: Annotated[int, Field(ge=0, le=1_000_000)] | None = None
     """N of the version branch `vN`; resolved to a commit by `kgate lock`."""
     revision: Annotated[str, _checked(Revision)] | None = None
+    digest: Annotated[str, _checked(Digest.parse)] | None = None
+    """Manifest digest of one variant: alone a pin by itself, else the only variant taken."""
     variants: tuple[str, ...] = ("*",)
     """Shell patterns over build variant names."""
     lane: Lane | None = None
+    upstream: str | None = None
+    """Name of an upstream under `upstreams:`; the one under `upstream:` unless given."""
+    on_missing: Literal["refuse", "fallback"] = "refuse"
+    """What `kgate lock` does if no variant serves one of `targets:`: an error, or a note."""
     on_deny: Annotated[OnDeny | None, Field(alias="onDeny")] = None
     """What a pod with the lock does when the kernel is refused."""
 
     @model_validator(mode="after")
     def _one_of(self) -> Pin:
-        if (self.version is None) == (self.revision is None):
+        named = [item for item in (self.version, self.revision) if item is not None]
+        if len(named) > 1 or not (named or self.digest):
             raise ValueError(
-                "give either version: N (of branch vN) or revision: a 40-hex commit; "
-                "branches and tags move and cannot be pinned"
+                "give either version: N (of branch vN) or revision: a 40-hex commit, "
+                "or the digest: of a variant; branches and tags move and cannot be pinned"
             )
         if not self.variants:
             raise ValueError("variants: at least one pattern, such as '*'")
@@ -95,58 +110,13 @@ class Pin(_Model):
 
     @property
     def wanted(self) -> str:
-        """The pin as the lock writes it: `vN` or a commit."""
-        return f"v{self.version}" if self.version is not None else str(self.revision)
+        """The pin as the lock writes it: `vN`, a commit, or a digest."""
+        if self.version is not None:
+            return f"v{self.version}"
+        return str(self.digest if self.revision is None else self.revision)
 
     def __str__(self) -> str:
         return f"{self.repo}@{self.wanted}"
-
-
-class Upstream(_Model):
-    """Where kernels come from: a Hub's address or a folder, and its identity in attestations."""
-
-    url: str
-    origin: Annotated[str, _checked(check_origin)] | None = None
-    """Identity of the upstream; the address without a trailing slash unless given."""
-    token_file: Path | None = None
-    """File with the access token for this upstream; it is sent nowhere else."""
-    ca_file: Path | None = None
-    """Certificates of the private CA of a registry (`oci://…`)."""
-
-    @field_validator("url")
-    @classmethod
-    def _usable(cls, url: str) -> str:
-        if "://" in url and not url.startswith(("http://", "https://", "oci://")):
-            raise ValueError(f"an upstream is http(s)://…, oci://… or a folder, not {url!r}")
-        return url.rstrip("/")
-
-    @model_validator(mode="after")
-    def _known_origin(self) -> Upstream:
-        if self.is_registry and self.origin is None:
-            raise ValueError(
-                "a registry holds kernels of another origin: name it, "
-                "for example origin: https://huggingface.co"
-            )
-        return self
-
-    @property
-    def is_registry(self) -> bool:
-        """True if the upstream is an OCI registry to which a kgate pushed."""
-        return self.url.startswith("oci://")
-
-    @property
-    def is_folder(self) -> bool:
-        """True if the upstream is a folder of built kernels."""
-        return "://" not in self.url
-
-    @property
-    def identity(self) -> str:
-        """The origin that attestations state."""
-        if self.origin is not None:
-            return self.origin
-        if self.is_folder:
-            return check_origin(f"dir:{Path(self.url).name}")
-        return check_origin(self.url)
 
 
 class Keys(_Model):
@@ -164,18 +134,6 @@ class Keys(_Model):
     """Signs bundles and receipts; the admit key unless given."""
     feed: str | None = None
     """Signs advisory feeds, where a person publishes them; never needed by sync or serve."""
-
-
-class Publisher(_Model):
-    """Whose own signatures count for the kernels of one organisation."""
-
-    org: str
-    """Organisation on the Hub, such as `acme`."""
-    repository: str
-    """Source repository that the build ran in, such as `https://github.com/acme/kernels`."""
-    workflows: Annotated[tuple[str, ...], Field(min_length=1)]
-    """Addresses of the build definitions with their branch, as the certificate names them."""
-    issuer: str = "https://token.actions.githubusercontent.com"
 
 
 class TimestampAuthority(_Model):
@@ -198,6 +156,8 @@ class Config(_Model):
 
     api_version: Annotated[Literal["kgate.dev/v1"], Field(alias="apiVersion")]
     upstream: Upstream
+    upstreams: dict[str, Upstream] = {}
+    """More upstreams by name; a pin says which one it comes from."""
     kernels: tuple[Pin, ...] = ()
     site: str = "https://kgate.local"
     """This installation's name in what it signs; pods compare it."""
@@ -235,7 +195,14 @@ class Config(_Model):
     @field_validator("upstream", mode="before")
     @classmethod
     def _short_upstream(cls, value: object) -> object:
-        return {"url": value} if isinstance(value, str) else value
+        return written_short(value)
+
+    @field_validator("upstreams", mode="before")
+    @classmethod
+    def _short_upstreams(cls, value: object) -> object:
+        if not isinstance(value, dict):
+            return value
+        return {name: written_short(item) for name, item in value.items()}
 
     @field_validator("kernels", mode="before")
     @classmethod
@@ -248,6 +215,37 @@ class Config(_Model):
         if twice := next((key for key in seen if seen.count(key) > 1), None):
             raise ValueError(f"{twice[0]}@{twice[1]} is pinned twice in lane {twice[2]}")
         return self
+
+    @model_validator(mode="after")
+    def _routed(self) -> Config:
+        check_distinct(self.upstream, self.upstreams)
+        for pin in self.kernels:
+            self.check_allowed(pin)
+        check_routes(
+            [(p.repo, self.lane_of(p), self.upstream_of(p).identity) for p in self.kernels]
+        )
+        return self
+
+    def upstream_of(self, pin: Pin) -> Upstream:
+        """Return where a pin comes from; raises ValueError for a name that is not there."""
+        if pin.upstream is None:
+            return self.upstream
+        if pin.upstream not in self.upstreams:
+            known = ", ".join(sorted(self.upstreams)) or "none"
+            raise ValueError(
+                f"{pin}: there is no upstream {pin.upstream!r} under upstreams: (there is {known})"
+            )
+        return self.upstreams[pin.upstream]
+
+    def check_allowed(self, pin: Pin) -> None:
+        """Raise ValueError if the upstream's lists do not let a pin's repository in."""
+        if refusal := self.upstream_of(pin).refusal(pin.repo):
+            raise ValueError(refusal)
+
+    def origins(self, lane: str) -> frozenset[str]:
+        """Return the identities of all upstreams that a lane takes kernels from."""
+        routed = {self.upstream_of(p).identity for p in self.kernels if self.lane_of(p) == lane}
+        return frozenset(routed | {self.upstream.identity})
 
     def lane_of(self, pin: Pin) -> str:
         """Return the lane that a pin belongs to."""
@@ -302,6 +300,7 @@ def _known_fields(where: tuple[str | int, ...]) -> set[str]:
     models: dict[str, type[BaseModel]] = {
         "kernels": Pin,
         "upstream": Upstream,
+        "upstreams": Upstream,
         "publishers": Publisher,
         "targets": Target,
         "events": Events,

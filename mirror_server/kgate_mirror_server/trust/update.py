@@ -63,7 +63,7 @@ def plan_update(mirror: Mirror, now: datetime, *, only: bool) -> tuple[list[Lane
         kept = (frozenset(), frozenset()) if only else (before.origins, before.policies)
         after = replace(
             before,
-            origins=kept[0] | {config.upstream.identity},
+            origins=kept[0] | config.origins(name),
             policies=kept[1] | {mirror.policy.digest},
             **floors_of(config, name),
         )
