@@ -18,7 +18,13 @@ from kgate_core.kernel import KernelId
 from kgate_mirror_server.ingest.evidence import Imported
 from kgate_mirror_server.ingest.fetch import fetch_large
 from kgate_mirror_server.ingest.served import served_revision
-from kgate_mirror_server.ports import Denial, EvidenceKind, Publication, PublishedVariant
+from kgate_mirror_server.ports import (
+    Denial,
+    EvidenceKind,
+    IntakeState,
+    Publication,
+    PublishedVariant,
+)
 from kgate_mirror_server.settings.targets import fleet_facts
 from kgate_mirror_server.trust.approvals import kept_approvals
 from kgate_signer.predicates import UpstreamVerdict
@@ -133,6 +139,7 @@ def _admit_variant(  # noqa: PLR0913, PLR0917  # private: what a decision rests 
     kernel = KernelId(locked.origin, locked.repo_type, locked.repo, locked.commit, name)
     try:
         described = _as_locked(described, locked, name)
+        mirror.room.quarantine(kernel, locked.lane, described.manifest.digest, now)
         source.fetched_bytes += fetch_large(
             source.upstream, mirror.store, pin.ref, locked.commit, described, source.progress
         )
@@ -140,9 +147,12 @@ def _admit_variant(  # noqa: PLR0913, PLR0917  # private: what a decision rests 
         refusal = RuleResult(BROKEN_PROMISE, Outcome.DENY, exc.message, exc.hint)
         return VariantResult(name, None, None, (refusal,), {})
     found = gather(mirror, source, pin, kernel, locked.lane, described, dependencies, now)
+    manifest = described.manifest.digest
+    mirror.room.remember(kernel, locked.lane, manifest, found, IntakeState.SCANNED, now)
     decision = mirror.decide(stored_evidence(mirror, kernel, locked.lane, found, asked), now)
     found[EvidenceKind.DECISION] = mirror.room.keep(strictjson.dumps(decision.to_json()))
-    mirror.room.remember(kernel, locked.lane, described.manifest.digest, found)
+    state = IntakeState.DECIDED if decision.allowed else IntakeState.DENIED
+    mirror.room.remember(kernel, locked.lane, manifest, found, state, now)
     return VariantResult(name, described.manifest.digest, decision, decision.denials, found)
 
 
@@ -262,7 +272,9 @@ def _publish(
         kernel = KernelId(locked.origin, locked.repo_type, locked.repo, served, result.variant)
         if result.manifest is None:
             raise AssertionError("an allowed variant has a manifest")
-        mirror.room.remember(kernel, locked.lane, result.manifest, result.evidence)
+        mirror.room.remember(
+            kernel, locked.lane, result.manifest, result.evidence, IntakeState.DECIDED, now
+        )
         attestor = mirror.attestor_for(result.manifest, now)
         approvals = kept_approvals(mirror, kernel, locked.lane, result.manifest, now)
         signed = attestor.attest(kernel, locked.lane, result.manifest, now)

@@ -82,6 +82,17 @@ class BlobStore(Protocol):
         ...
 
 
+class IntakeState(StrEnum):
+    """How far a variant has come on its way in."""
+
+    QUARANTINE = "quarantine"
+    """Its bytes are coming in; nothing looked at them yet."""
+    SCANNED = "scanned"
+    DECIDED = "decided"
+    """The policy said yes."""
+    DENIED = "denied"
+
+
 class EvidenceKind(StrEnum):
     """What is kept about a variant; each is a blob named by the catalog."""
 
@@ -89,6 +100,7 @@ class EvidenceKind(StrEnum):
     METADATA = "metadata"
     SCAN = "scan"
     SBOM = "sbom"
+    QUALIFICATION = "qualification"
     IMPORT = "import"
     DECISION = "decision"
 

@@ -8,6 +8,7 @@ import pytest
 
 from tests.services import postgresql
 from tests.unit.mirror.catalogcases import CatalogCases
+from tests.unit.mirror.keepingcases import KeepingCases
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,7 +22,7 @@ def server() -> Iterator[str]:
         yield url
 
 
-class TestPostgresql(CatalogCases):
+class TestPostgresql(CatalogCases, KeepingCases):
     @pytest.fixture
     def url(self, server: str) -> str:
         name = f"kgate{next(_numbers)}"

@@ -29,6 +29,7 @@ BUSY_TIMEOUT: Final = 5_000  # milliseconds that a SQLite writer waits for anoth
 CONNECT_TIMEOUT: Final = 5  # seconds to wait for PostgreSQL
 _MIGRATION_LOCK: Final = 0x6B67617465  # "kgate": the advisory lock that migrations hold
 _WRITE: Final = "kgate_write"
+_DURABLE: Final = "kgate_durable"
 _SCHEMES: Final = {"sqlite": "sqlite+pysqlite", "postgresql": "postgresql+psycopg"}
 
 
@@ -61,11 +62,15 @@ def reading(engine: Engine) -> Iterator[Connection]:
 
 
 @contextmanager
-def writing(engine: Engine) -> Iterator[Connection]:
-    """Run one transaction that may write; on SQLite it holds the write lock from its start."""
+def writing(engine: Engine, *, durable: bool = False) -> Iterator[Connection]:
+    """Run one transaction that may write; on SQLite it holds the write lock from its start.
+
+    A durable one is on the disk before it is done; others, on SQLite, may be undone by a power cut
+    as a whole (the last ones only, and never in part).
+    """
     with (
         translated("the catalog cannot be changed"),
-        engine.execution_options(**{_WRITE: True}).begin() as connection,
+        engine.execution_options(**{_WRITE: True, _DURABLE: durable}).begin() as connection,
     ):
         yield connection
 
@@ -124,7 +129,11 @@ def _prepare_sqlite(engine: Engine) -> None:
     @event.listens_for(engine, "begin")
     def _began(connection: Connection) -> None:
         # A reader that turns writer halfway could only fail: writers take the lock at once.
-        immediate = connection.get_execution_options().get(_WRITE, False)
+        options = connection.get_execution_options()
+        immediate = options.get(_WRITE, False)
+        level = "FULL" if options.get(_DURABLE, False) else "NORMAL"
+        if immediate:
+            connection.exec_driver_sql(f"PRAGMA synchronous = {level}")
         connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")
 
 

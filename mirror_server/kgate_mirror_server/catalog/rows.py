@@ -28,7 +28,7 @@ from kgate_mirror_server.ports import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from sqlalchemy import Connection, RowMapping
+    from sqlalchemy import ColumnElement, Connection, RowMapping, Table
 
 T = TypeVar("T")
 
@@ -176,6 +176,40 @@ def _to_denial(row: RowMapping) -> Denial:
         denied_at=read_time(row["denied_at"], what="denial"),
         evidence=to_evidence(row["evidence"]),
     )
+
+
+def is_(table: Table, publication: Publication) -> tuple[ColumnElement[bool], ...]:
+    """Return the conditions under which a row is about a publication."""
+    return (
+        table.c.repo_type == str(publication.repo_type),
+        table.c.repo == str(publication.repo),
+        table.c.served == str(publication.served),
+        table.c.lane == publication.lane,
+    )
+
+
+def facts_of(publication: Publication) -> dict[str, Any]:
+    """Return what an auditor wants to know about a change of a publication."""
+    return {
+        "repo": str(publication.repo),
+        "served": str(publication.served),
+        "upstream": str(publication.upstream),
+        "version": publication.version,
+        "lane": publication.lane,
+        "manifests": {item.variant: str(item.manifest) for item in publication.variants},
+        "bundles": sorted({str(d) for item in publication.variants for d in item.bundles}),
+    }
+
+
+def facts_of_denial(denial: Denial) -> dict[str, Any]:
+    """Return what an auditor wants to know about a denial."""
+    return {
+        "repo": str(denial.repo),
+        "upstream": str(denial.upstream),
+        "lane": denial.lane,
+        "variant": denial.variant,
+        "rules": sorted(str(reason.get("rule", "")) for reason in denial.reasons),
+    }
 
 
 def of_evidence(evidence: Mapping[EvidenceKind, Digest]) -> dict[str, str]:

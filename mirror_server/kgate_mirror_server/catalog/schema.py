@@ -118,8 +118,13 @@ intake: Final = Table(
     Column("lane", Text, primary_key=True),
     Column("manifest", Text, nullable=False),
     Column("evidence", JSON, nullable=False),
+    Column("state", Text, nullable=False, server_default="decided"),
+    Column("changed_at", Text, nullable=False, server_default="1970-01-01T00:00:00Z"),
 )
-"""Evidence for variants on the way, by the package URL under which they will be served."""
+"""Variants on the way and their evidence, by the package URL under which they will be served.
+
+States: quarantine (bytes are coming in), scanned, decided, denied. A publication needs no row here.
+"""
 
 token: Final = Table(
     "token",
@@ -134,3 +139,36 @@ token: Final = Table(
     Column("revoked_at", Text),
 )
 """Client tokens; only the sha256 of a token is kept."""
+
+audit: Final = Table(
+    "audit",
+    metadata,
+    Column("sequence", BigInteger, primary_key=True, autoincrement=False),
+    Column("entry", Text, nullable=False),
+    Column("digest", Text, nullable=False),
+)
+"""Who changed what and when: canonical JSON that names the entry before it; see `audit`."""
+
+hold: Final = Table(
+    "hold",
+    metadata,
+    Column("repo_type", Text, primary_key=True),
+    Column("repo", Text, primary_key=True),
+    Column("served", Text, primary_key=True),
+    Column("lane", Text, primary_key=True),
+    Column("reason", Text, nullable=False),
+    Column("held_by", Text, nullable=False),
+    Column("held_at", Text, nullable=False),
+)
+"""Publications that nothing may remove until a person lets go of them."""
+
+last_used: Final = Table(
+    "last_used",
+    metadata,
+    Column("repo_type", Text, primary_key=True),
+    Column("repo", Text, primary_key=True),
+    Column("served", Text, primary_key=True),
+    Column("lane", Text, primary_key=True),
+    Column("day", Text, nullable=False),
+)
+"""The last day (UTC) on which a client asked for a publication's files."""

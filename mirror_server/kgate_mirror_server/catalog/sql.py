@@ -16,14 +16,23 @@ from kgate_core.digest import Digest
 from kgate_core.errors import Conflict
 from kgate_mirror_server.catalog import rows, schema
 from kgate_mirror_server.catalog.engine import open_engine, reading, writing
+from kgate_mirror_server.ports import IntakeState
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
+    from datetime import datetime
 
     from sqlalchemy import Connection, Engine
 
+    from kgate_core.evidence import Facts
     from kgate_core.kernel import KernelId
     from kgate_mirror_server.ports import Denial, EvidenceKind, Publication
+
+    Noted = Callable[[Connection, str, Facts], None]
+
+
+def unnoted(_connection: Connection, _action: str, _facts: Facts) -> None:
+    """Keep no record of changes, as tests and readers do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,14 +41,19 @@ class KeptEvidence:
 
     manifest: Digest
     evidence: Mapping[EvidenceKind, Digest]
+    state: IntakeState = IntakeState.DECIDED
 
 
 class SqlCatalog:
     """A Catalog behind a database URL, such as `sqlite:///kgate.db` or `postgresql://…`."""
 
-    def __init__(self, url: str) -> None:
-        """Open the database and bring its tables up to date; raises UpstreamError, Conflict."""
+    def __init__(self, url: str, noted: Noted = unnoted) -> None:
+        """Open the database and bring its tables up to date; raises UpstreamError, Conflict.
+
+        `noted` is told of each change inside its transaction: the audit log's way in.
+        """
         self._engine = open_engine(url)
+        self._noted = noted
         self._read: tuple[int, tuple[Publication, ...]] | None = None
 
     @property
@@ -58,7 +72,7 @@ class SqlCatalog:
         from now on, also if it was published before. New bundles for the same bytes replace the
         old ones.
         """
-        with writing(self._engine) as connection:
+        with writing(self._engine, durable=True) as connection:
             self._check_origin(connection, publication)
             found = self._find(connection, publication)
             if found is None:
@@ -69,6 +83,21 @@ class SqlCatalog:
             changed |= self._lift_denials(connection, publication)
             if changed:
                 rows.advance(connection)
+                self._noted(connection, "publish", rows.facts_of(publication))
+
+    def retire(self, publication: Publication) -> bool:
+        """Take a publication away for good; returns whether it was there. Its blobs stay."""
+        table = schema.publication
+        with writing(self._engine, durable=True) as connection:
+            result = connection.execute(delete(table).where(*rows.is_(table, publication)))
+            if not result.rowcount:
+                return False
+            connection.execute(
+                delete(schema.last_used).where(*rows.is_(schema.last_used, publication))
+            )
+            rows.advance(connection)
+            self._noted(connection, "retire", rows.facts_of(publication))
+        return True
 
     def deny(self, denial: Denial) -> None:
         """Record a denial, replacing an earlier one for the same variant, revision and lane."""
@@ -86,6 +115,7 @@ class SqlCatalog:
             )
             connection.execute(insert(table).values(rows.of_denial(denial)))
             rows.advance(connection)
+            self._noted(connection, "deny", rows.facts_of_denial(denial))
 
     def publications(self) -> Sequence[Publication]:
         """Return all publications, sorted by repository, lane and time.
@@ -111,7 +141,13 @@ class SqlCatalog:
             return _generation(connection)
 
     def keep_evidence(
-        self, kernel: KernelId, lane: str, manifest: Digest, evidence: Mapping[EvidenceKind, Digest]
+        self,
+        kernel: KernelId,
+        lane: str,
+        manifest: Digest,
+        evidence: Mapping[EvidenceKind, Digest],
+        state: IntakeState,
+        now: datetime,
     ) -> None:
         """Keep what is known about a variant as it will be served, replacing what was kept."""
         table = schema.intake
@@ -125,6 +161,8 @@ class SqlCatalog:
                     lane=lane,
                     manifest=str(manifest),
                     evidence=rows.of_evidence(evidence),
+                    state=str(state),
+                    changed_at=write_time(now),
                 )
             )
 
@@ -137,7 +175,9 @@ class SqlCatalog:
             ).first()
         if row is None:
             return None
-        return KeptEvidence(Digest.parse(row.manifest), rows.to_evidence(row.evidence))
+        return KeptEvidence(
+            Digest.parse(row.manifest), rows.to_evidence(row.evidence), IntakeState(row.state)
+        )
 
     def _check_origin(self, connection: Connection, publication: Publication) -> None:
         # Clients ask by repository name alone: one name may not mean two upstreams in a lane.

@@ -15,9 +15,9 @@ from kgate_core.clock import read_time, write_time
 from kgate_core.digest import Digest
 from kgate_core.errors import Conflict, InvalidInput, NotFound
 from kgate_core.evidence import Decision, ScanReport
-from kgate_core.kernel import KernelRef, RepoType, Revision
+from kgate_core.kernel import KernelRef, RepoType, Revision, folder_of
 from kgate_core.manifest import Manifest
-from kgate_mirror_server.ports import EvidenceKind, ServedFile
+from kgate_mirror_server.ports import EvidenceKind, IntakeState, ServedFile
 from kgate_signer.attest import StoredEvidence
 from kgate_signer.predicates import (
     ImportRecord,
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from kgate_mirror_server.catalog.sql import KeptEvidence
     from kgate_mirror_server.ports import BlobStore
 
+_WHOLE: Final = (EvidenceKind.SBOM, EvidenceKind.QUALIFICATION)  # stated as they were stored
 MAX_DOCUMENT: Final = 256 * 1024**2  # bytes; a scan report over thousands of kernels
 
 
@@ -43,7 +44,13 @@ class Intake(Protocol):
     """Where the catalog keeps which evidence belongs to which variant, published or not."""
 
     def keep_evidence(
-        self, kernel: KernelId, lane: str, manifest: Digest, evidence: Mapping[EvidenceKind, Digest]
+        self,
+        kernel: KernelId,
+        lane: str,
+        manifest: Digest,
+        evidence: Mapping[EvidenceKind, Digest],
+        state: IntakeState,
+        now: datetime,
     ) -> None:
         """Keep which documents belong to a variant, replacing what was kept."""
         ...
@@ -147,7 +154,7 @@ class Imported:
 
     def to_record(self) -> ImportRecord:
         """Return the record as the signer states it, with paths inside the variant."""
-        prefix = f"build/{self.variant}/"
+        prefix = folder_of(self.variant)
         return ImportRecord(
             self.origin,
             self.repo_type,
@@ -194,10 +201,22 @@ class EvidenceRoom:
         return digest
 
     def remember(
-        self, kernel: KernelId, lane: str, manifest: Digest, found: Mapping[EvidenceKind, Digest]
+        self,
+        kernel: KernelId,
+        lane: str,
+        manifest: Digest,
+        found: Mapping[EvidenceKind, Digest],
+        state: IntakeState,
+        now: datetime,
     ) -> None:
-        """Note which documents belong to a variant."""
-        self._intake.keep_evidence(kernel, lane, manifest, found)
+        """Note how far a variant has come and which documents belong to it."""
+        self._intake.keep_evidence(kernel, lane, manifest, found, state, now)
+
+    def quarantine(self, kernel: KernelId, lane: str, manifest: Digest, now: datetime) -> None:
+        """Note that a variant's bytes are coming in; what was known about other bytes is void."""
+        kept = self._intake.evidence(kernel, lane)
+        known = kept.evidence if kept is not None and kept.manifest == manifest else {}
+        self.remember(kernel, lane, manifest, known, IntakeState.QUARANTINE, now)
 
     def found(self, kernel: KernelId, lane: str) -> Mapping[EvidenceKind, Digest] | None:
         """Return which documents belong to a variant, or None if it never came in."""
@@ -236,11 +255,16 @@ class EvidenceRoom:
 
     def evidence(self, kernel: KernelId, lane: str) -> StoredEvidence | None:
         """Return everything about a served variant that the signer states, or None."""
-        found = self.found(kernel, lane)
-        if found is None or EvidenceKind.DECISION not in found:
+        kept = self._intake.evidence(kernel, lane)
+        # Only what was decided: a half-way state may still bear the decision before.
+        if kept is None or kept.state is not IntakeState.DECIDED:
+            return None
+        found = kept.evidence
+        if EvidenceKind.DECISION not in found:
             return None
         try:
             imported = self.imported(found)
+            whole = {kind: self.read(found[kind]) for kind in _WHOLE if kind in found}
             return StoredEvidence(
                 kernel=kernel,
                 lane=lane,
@@ -249,7 +273,8 @@ class EvidenceRoom:
                 depends=imported.depends_manifests,
                 imported=imported.to_record(),
                 decision=self.decision(found),
-                sbom=self.read(found[EvidenceKind.SBOM]) if EvidenceKind.SBOM in found else None,
+                sbom=whole.get(EvidenceKind.SBOM),
+                qualification=whole.get(EvidenceKind.QUALIFICATION),
             )
         except NotFound as exc:
             raise Conflict(f"evidence for {kernel.repo} is missing: {exc.message}") from exc

@@ -244,6 +244,8 @@ def _done_before(
         found = mirror.room.found(kernel, locked.lane)
         if found is None or found.get(EvidenceKind.MANIFEST) != promised.manifest:
             return None
+        if EvidenceKind.DECISION not in found:
+            return None  # a former run ended halfway
         known[name] = (kernel, promised.manifest, found)
     siblings = {name: mirror.room.metadata(found) for name, (_, _, found) in known.items()}
     asked = asked_of(mirror, pin, siblings)

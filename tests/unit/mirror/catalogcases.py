@@ -19,6 +19,7 @@ from kgate_mirror_server.catalog.sql import KeptEvidence, SqlCatalog
 from kgate_mirror_server.ports import (
     Denial,
     EvidenceKind,
+    IntakeState,
     Publication,
     PublishedVariant,
     ServedFile,
@@ -195,8 +196,9 @@ class CatalogCases:
         kernel = KernelId(ORIGIN, RepoType.KERNEL, REPO, ONE, "torch-cpu")
         evidence = {EvidenceKind.SBOM: digest_of("sbom")}
         assert catalog.evidence(kernel, "experimental") is None
-        catalog.keep_evidence(kernel, "experimental", digest_of("m"), {})
-        catalog.keep_evidence(kernel, "experimental", digest_of("n"), evidence)
+        state = IntakeState.DECIDED
+        catalog.keep_evidence(kernel, "experimental", digest_of("m"), {}, state, NOW)
+        catalog.keep_evidence(kernel, "experimental", digest_of("n"), evidence, state, NOW)
         assert catalog.evidence(kernel, "experimental") == KeptEvidence(digest_of("n"), evidence)
         assert catalog.evidence(kernel, "production") is None
         assert catalog.generation() == 0  # nobody outside sees it

@@ -7,12 +7,13 @@ import pytest
 from kgate_core.errors import InvalidInput, KgateError, UpstreamError
 from kgate_mirror_server.catalog.sql import SqlCatalog
 from tests.unit.mirror.catalogcases import CatalogCases, a_denial, a_publication
+from tests.unit.mirror.keepingcases import KeepingCases
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 
-class TestSqlite(CatalogCases):
+class TestSqlite(CatalogCases, KeepingCases):
     @pytest.fixture
     def url(self, tmp_path: Path) -> str:
         return f"sqlite:///{tmp_path / 'folder' / 'kgate.db'}"
