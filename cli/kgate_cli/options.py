@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -53,7 +54,7 @@ def open_mirror(config_path: Path) -> Iterator[Mirror]:
     from kgate_mirror_server.settings.site import load_config
 
     configure_logging()
-    mirror = Mirror(load_config(config_path), ask=_ask_passphrase)
+    mirror = Mirror(load_config(config_path), _ask_passphrase, os.environ)
     try:
         yield mirror
     finally:

@@ -179,7 +179,7 @@ def _entry(mirror: Mirror, kernel: KernelResult, item: VariantResult) -> Entry:
     scan = _scan(mirror, item)
     return Entry(
         KernelId(
-            mirror.config.upstream.identity,
+            mirror.config.upstream_of(kernel.pin).identity,
             RepoType.KERNEL,
             kernel.pin.ref,
             kernel.commit,

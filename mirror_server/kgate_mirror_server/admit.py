@@ -103,7 +103,7 @@ def admit(
 
     Raises UpstreamError if bytes could not be had; then nothing of this pin was published.
     """
-    described = source.describe(pin, locked.commit)
+    described = source.describe(pin, locked.commit, only=locked.variants)
     asked = asked_of(mirror, pin, {n: source.metadata(item) for n, item in described.items()})
     results = [
         _admit_variant(
@@ -200,7 +200,7 @@ def gather(
         variant=kernel.variant,
         files=described.files,
         fetched_at=now,
-        signature=_signature_facts(mirror.check_publisher(pin.ref, pin.version, manifest)),
+        signature=_signature_facts(mirror.check_publisher(pin, manifest)),
         depends=dependencies.met,
         depends_manifests=dependencies.manifests,
         unmet=dependencies.unmet,

@@ -33,12 +33,12 @@ from kgate_signer.timestamps import HttpStamper, authority_from
 from kgate_signer.upstream import HUGGING_FACE, Publisher, UpstreamVerifier, shipped_root
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from kgate_core.digest import Digest
     from kgate_core.evidence import Decision, Evidence, Facts, ScanReport
-    from kgate_core.kernel import KernelId, KernelRef
+    from kgate_core.kernel import KernelId
     from kgate_core.keys import Algorithm
     from kgate_core.manifest import FileEntry, Manifest
     from kgate_core.timestamp import Authority
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from kgate_mirror_server.events import Event
     from kgate_mirror_server.ports import BlobStore, HubClient
     from kgate_mirror_server.serve.settings import ServeSettings
-    from kgate_mirror_server.settings.site import Config
+    from kgate_mirror_server.settings.site import Config, Pin
     from kgate_policy import Policy
     from kgate_signer.keys import KeyProvider
     from kgate_signer.predicates import UpstreamSignature
@@ -62,7 +62,10 @@ class Mirror:
     config: Config
     ask: Callable[[str], bytes | None] = lambda _name: None
     """Asks a person for the passphrase of a key; None if nobody can be asked."""
+    environment: Mapping[str, str] = field(default_factory=dict)
+    """Asked for the variables that upstreams' `token_env` name, and for nothing else."""
     _exceptions: Exceptions | None = field(default=None, init=False)
+    _verifiers: dict[str | None, UpstreamVerifier] = field(default_factory=dict, init=False)
 
     @cached_property
     def store(self) -> BlobStore:
@@ -81,10 +84,15 @@ class Mirror:
 
     @cached_property
     def upstream(self) -> HubClient:
-        """Where kernels come from."""
+        """Where kernels come from, unless their pin says otherwise."""
+        return self.open_upstream(None)
+
+    def open_upstream(self, name: str | None) -> HubClient:
+        """Open an upstream by its name under `upstreams:`, or the default one."""
         from kgate_mirror_server.upstream import open_upstream  # noqa: PLC0415  # slow to import
 
-        return open_upstream(self.config)
+        chosen = self.config.upstream if name is None else self.config.upstreams[name]
+        return open_upstream(self.config, chosen, self.environment)
 
     @cached_property
     def room(self) -> EvidenceRoom:
@@ -178,24 +186,29 @@ class Mirror:
 
         return build_sbom(kernel, manifest, metadata, report, timestamp=SBOM_TIME)
 
+    def _verifier(self, name: str | None) -> UpstreamVerifier:
+        """Return who is believed about what comes from an upstream."""
+        if name not in self._verifiers:
+            upstream = self.config.upstream if name is None else self.config.upstreams[name]
+            chosen = self.config.publishers if upstream.publishers is None else upstream.publishers
+            own = [Publisher(p.org, p.issuer, p.repository, p.workflows) for p in chosen]
+            # An upstream with a list of its own believes nobody besides.
+            built_in = [HUGGING_FACE] if upstream.publishers is None else []
+            self._verifiers[name] = UpstreamVerifier((*built_in, *own), self._sigstore_root)
+        return self._verifiers[name]
+
     @cached_property
-    def _publishers(self) -> UpstreamVerifier:
-        own = tuple(
-            Publisher(item.org, item.issuer, item.repository, item.workflows)
-            for item in self.config.publishers
-        )
+    def _sigstore_root(self) -> bytes:
         named = self.config.sigstore_root
         try:
-            root = shipped_root() if named is None else self.config.path(named).read_bytes()
+            return shipped_root() if named is None else self.config.path(named).read_bytes()
         except OSError as exc:
             raise TrustError(f"sigstore_root: {named} cannot be read ({exc.strerror})") from exc
-        return UpstreamVerifier((HUGGING_FACE, *own), root)
 
-    def check_publisher(
-        self, repo: KernelRef, version: int | None, manifest: Manifest
-    ) -> UpstreamSignature:
+    def check_publisher(self, pin: Pin, manifest: Manifest) -> UpstreamSignature:
         """Return the verdict on the publisher's own signature over stored bytes."""
-        return self._publishers.check(repo, version, manifest, _Stored(self.store))
+        verifier = self._verifier(pin.upstream)
+        return verifier.check(pin.ref, pin.version, manifest, _Stored(self.store))
 
     def exceptions(self, now: datetime) -> Exceptions:
         """Return the site's exceptions, read and checked once; raises as `read_exceptions`."""

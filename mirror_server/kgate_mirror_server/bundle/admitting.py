@@ -12,7 +12,7 @@ from kgate_mirror_server.app import Mirror
 from kgate_mirror_server.bundle.upstream import CarriedUpstream
 from kgate_mirror_server.ingest.resolve import Source, require_lock
 from kgate_mirror_server.ingest.sync import SyncResult, sync
-from kgate_mirror_server.settings.site import Upstream
+from kgate_mirror_server.settings.upstreams import Upstream
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -40,6 +40,7 @@ def admit_carried(
             update={
                 "kernels": tuple(item.pin for item in items),
                 "upstream": Upstream(url="carried", origin=origin),
+                "upstreams": {},
             }
         )
         site = Mirror(config, mirror.ask)

@@ -59,6 +59,8 @@ def propose(mirror: Mirror, source: Source, pin: Pin, now: datetime) -> Proposal
         for item in mirror.config.kernels
     ):
         raise Conflict(f"{pin} is pinned in lane {lane} already")
+    if refusal := mirror.config.upstream_of(pin).refusal(pin.repo):
+        raise Conflict(refusal, hint=f"change the upstream's lists in {FILE_NAME} first")
     commit = source.commit(pin)
     asked = []
     variants = source.describe(pin, commit)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
+from kgate_core.digest import Digest
 from kgate_core.errors import Conflict, InvalidInput, NotFound
 from kgate_core.kernel import KernelRef, RepoType, Revision
 from kgate_core.lock import Lock, LockedKernel, LockedVariant
@@ -20,7 +21,7 @@ from kgate_mirror_server.settings import marks
 from kgate_mirror_server.settings.site import LOCK_NAME
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Container, Mapping, Sequence
     from pathlib import Path
 
     from kgate_mirror_server.ingest.fetch import DescribedVariant, Progress
@@ -58,10 +59,29 @@ class Source:
     upstream: HubClient
     store: BlobStore
     progress: Progress
+    open: Callable[[str | None], HubClient] | None = None
+    """Opens one of the other upstreams by name; without, there are none."""
     fetched_bytes: int = 0
+    _others: dict[str, Source] = field(default_factory=dict)
     _versions: dict[KernelRef, Mapping[int, Revision]] = field(default_factory=dict)
     _files: dict[tuple[KernelRef, Revision], Sequence[UpstreamFile]] = field(default_factory=dict)
     _cards: dict[tuple[KernelRef, Revision], dict[str, Any] | None] = field(default_factory=dict)
+
+    def of(self, pin: Pin) -> Source:
+        """Return the source that a pin comes from; raises InvalidInput, TrustError."""
+        if pin.upstream is None:
+            return self
+        if pin.upstream not in self._others:
+            if self.open is None:
+                raise InvalidInput(f"{pin}: there is no upstream {pin.upstream!r}")
+            upstream = self.open(pin.upstream)
+            self._others[pin.upstream] = Source(upstream, self.store, self.progress)
+        return self._others[pin.upstream]
+
+    @property
+    def all_fetched(self) -> int:
+        """How many bytes came from all upstreams."""
+        return self.fetched_bytes + sum(item.fetched_bytes for item in self._others.values())
 
     def versions(self, repo: KernelRef) -> Mapping[int, Revision]:
         """Return what each version branch points at now."""
@@ -81,16 +101,55 @@ class Source:
         if pin.revision is not None:
             return Revision(pin.revision)
         versions = self.versions(pin.ref)
+        if pin.version is None and pin.digest is not None:
+            return self._commit_with(pin, Digest.parse(pin.digest))
         if pin.version is None or pin.version not in versions:
             offered = ", ".join(f"v{number}" for number in sorted(versions)) or "no versions"
             raise NotFound(f"{pin.repo} has no version v{pin.version}", hint=f"there is {offered}")
         return versions[pin.version]
 
-    def describe(self, pin: Pin, commit: Revision) -> dict[str, DescribedVariant]:
-        """Return the wanted variants of a commit as upstream promises them."""
+    def _commit_with(self, pin: Pin, digest: Digest) -> Revision:
+        """Return the newest version's commit that has a variant with this manifest digest."""
+        versions = self.versions(pin.ref)
+        for _, commit in sorted(versions.items(), reverse=True):
+            found = self._described(pin, commit, None)
+            if any(item.manifest.digest == digest for item in found.values()):
+                return commit
+        looked = ", ".join(f"v{number}" for number in sorted(versions)) or "no versions"
+        raise NotFound(
+            f"{pin.repo}: no variant has the manifest digest {digest} now (looked at {looked})",
+            hint="name the commit that has it: revision: beside digest:",
+        )
+
+    def describe(
+        self, pin: Pin, commit: Revision, *, only: Container[str] | None = None
+    ) -> dict[str, DescribedVariant]:
+        """Return the wanted variants of a commit as upstream promises them.
+
+        With `only`, those of these names. Raises NotFound if a pinned digest is none of theirs.
+        """
+        found = self._described(pin, commit, only)
+        if pin.digest is None:
+            return found
+        if only is not None:
+            return found  # what is locked is compared with the lock, with a better message
+        chosen = {n: item for n, item in found.items() if str(item.manifest.digest) == pin.digest}
+        if not chosen:
+            offered = "; ".join(f"{n} {item.manifest.digest}" for n, item in found.items())
+            raise NotFound(
+                f"{pin.repo}@{commit.short}: no variant has the manifest digest {pin.digest}",
+                hint=f"there are {offered}",
+            )
+        return chosen
+
+    def _described(
+        self, pin: Pin, commit: Revision, only: Container[str] | None
+    ) -> dict[str, DescribedVariant]:
         chosen = select_variants(pin.ref, self.files(pin.ref, commit), pin.variants)
         described = {}
         for name, files in chosen.items():
+            if only is not None and name not in only:
+                continue
             described[name] = describe_variant(
                 self.upstream, self.store, pin.ref, commit, name, files, self.progress
             )
@@ -136,8 +195,9 @@ def needs_of(metadata: Mapping[str, Any]) -> tuple[Need, ...]:
     return tuple(needs)
 
 
-def resolve_pin(source: Source, config: Config, pin: Pin, commit: Revision) -> LockedKernel:
-    """Return what the lock says about a pin at a commit."""
+def resolve_pin(source: Source, config: Config, pin: Pin) -> LockedKernel:
+    """Return what the lock says about what a pin means now."""
+    commit = source.commit(pin)
     described = source.describe(pin, commit)
     needs = {str(need) for item in described.values() for need in needs_of(source.metadata(item))}
     return LockedKernel(
@@ -164,8 +224,13 @@ def find_locked(lock: Lock | None, config: Config, pin: Pin) -> LockedKernel | N
             kernel.repo == pin.ref
             and kernel.pin == pin.wanted
             and kernel.lane == config.lane_of(pin)
-            and kernel.origin == config.upstream.identity
+            and kernel.origin == config.upstream_of(pin).identity
+            and kernel.repo_type is RepoType.KERNEL
             and kernel.patterns == pin.variants
+            and (
+                pin.digest is None
+                or {str(v.manifest) for v in kernel.variants.values()} == {pin.digest}
+            )
         ):
             return replace(kernel, on_deny=pin.on_deny)
     return None

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from kgate_mirror_server.ports import HubClient
     from kgate_mirror_server.settings.site import Config
+    from kgate_mirror_server.settings.upstreams import Upstream
+    from kgate_mirror_server.upstream.requests import Access
 
 
-def open_upstream(config: Config) -> HubClient:
-    """Return the adapter for the configured upstream; raises InvalidInput, does no request yet."""
-    upstream = config.upstream
+def open_upstream(
+    config: Config, upstream: Upstream, environment: Mapping[str, str] | None = None
+) -> HubClient:
+    """Return the adapter for one of the configured upstreams; does no request yet.
+
+    `environment` is asked for `token_env` alone. Raises InvalidInput, TrustError.
+    """
     if upstream.is_folder:
         from kgate_mirror_server.upstream.folder import FolderUpstream  # noqa: PLC0415  # see below
 
@@ -21,8 +30,43 @@ def open_upstream(config: Config) -> HubClient:
 
         ca_file = config.path(upstream.ca_file) if upstream.ca_file else None
         return open_registry_upstream(upstream.url, upstream.identity, ca_file)
-    # huggingface_hub takes most of a second to import: only those who need it pay.
+    # Only those who need an HTTP client pay for its import.
     from kgate_mirror_server.upstream.hub import HubUpstream  # noqa: PLC0415  # as said
+    from kgate_mirror_server.upstream.requests import Requests  # noqa: PLC0415  # as said
 
-    token_file = config.path(upstream.token_file) if upstream.token_file else None
-    return HubUpstream(upstream.url, origin=upstream.identity, token_file=token_file)
+    access = access_of(config, upstream, environment or {})
+    agent = f"kgate/{version('kgate')}"
+    return HubUpstream(Requests(upstream.url, access, agent), origin=upstream.identity)
+
+
+def access_of(config: Config, upstream: Upstream, environment: Mapping[str, str]) -> Access:
+    """Return how an upstream is reached; raises TrustError if its token is not to be had."""
+    from kgate_mirror_server.upstream.requests import Access  # noqa: PLC0415  # as above
+
+    return Access(
+        _token(config, upstream, environment),
+        config.path(upstream.ca_file) if upstream.ca_file else None,
+        upstream.proxy,
+        upstream.no_proxy,
+        upstream.timeout,
+    )
+
+
+def _token(config: Config, upstream: Upstream, environment: Mapping[str, str]) -> str:
+    from kgate_core.errors import TrustError  # noqa: PLC0415  # beside the next
+    from kgate_mirror_server.upstream.requests import clean_token  # noqa: PLC0415  # as above
+
+    # Without a configured token none of the user's own login may leak to an upstream.
+    if upstream.token_env is not None:
+        if not (found := environment.get(upstream.token_env, "")):
+            raise TrustError(f"the upstream token variable {upstream.token_env} is not set")
+        return clean_token(found.encode(), f"the variable {upstream.token_env}")
+    if upstream.token_file is None:
+        return ""
+    try:
+        data = config.path(upstream.token_file).read_bytes()
+    except OSError as exc:
+        raise TrustError(
+            f"the upstream token {upstream.token_file} cannot be read ({exc.strerror})"
+        ) from exc
+    return clean_token(data, f"the upstream token {upstream.token_file}")

@@ -1,60 +1,43 @@
-"""A Hub, or another kgate, as upstream, through huggingface_hub.
+"""A Hub, or another kgate, as upstream, over the Hub's HTTP interface.
 
-Metadata calls go through `HfApi`; bodies are streamed from the resolve address with the library's
-own session (its proxies, certificates and headers), because its download functions write every
-byte to a cache first. A cut body is resumed with a Range request. Nothing is believed here: sizes
-and digests are checked by whoever stores the bytes. The token goes to this upstream's host only.
+Three questions are asked: a repository's refs, a commit's tree, a file's bytes. A cut body is
+resumed with a Range request. Nothing is believed here: sizes and digests are checked by whoever
+stores the bytes.
 """
 
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any, Final, TypeVar
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import quote
 
-import httpx2
-import stamina
-from huggingface_hub import HfApi, get_session, hf_hub_url
-from huggingface_hub.errors import (
-    EntryNotFoundError,
-    GatedRepoError,
-    HfHubHTTPError,
-    OfflineModeIsEnabled,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
-)
-from huggingface_hub.hf_api import RepoFile
-from huggingface_hub.utils import build_hf_headers, hf_raise_for_status
-
-from kgate_core.errors import IntegrityError, KgateError, NotFound, TrustError, UpstreamError
-from kgate_core.kernel import KernelRef, Revision
+from kgate_core.errors import IntegrityError, InvalidInput, UpstreamError
+from kgate_core.kernel import KernelRef, RepoType, Revision
 from kgate_mirror_server.ports import UpstreamFile
+from kgate_mirror_server.upstream.requests import ATTEMPTS, Retryable, retries
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
-    from pathlib import Path
+    from collections.abc import Iterator, Mapping, Sequence
 
-T = TypeVar("T")
-ATTEMPTS: Final = 5
-TIMEOUT: Final = 30.0  # seconds without a byte
+    from kgate_mirror_server.upstream.requests import Requests
+
 _SLOWEST: Final = 64 * 1024  # bytes a second; a body slower than this is given up
 _GRACE: Final = 120.0  # seconds that every body gets besides
-_RETRY_STATUS: Final = frozenset({429, 500, 502, 503, 504})
 _MAX_FILES: Final = 100_000
-
-
-class _Retryable(Exception):  # noqa: N818  # stays inside this module
-    """The request may succeed if it is made again."""
+_PARTIAL: Final = 206
 
 
 class HubUpstream:
-    """Reads kernel repositories over the Hub's HTTP API."""
+    """Reads repositories of one type; those of the same name and another type are never asked."""
 
-    def __init__(self, url: str, *, origin: str, token_file: Path | None = None) -> None:
-        self._url = url
+    def __init__(
+        self, requests: Requests, *, origin: str, repo_type: RepoType = RepoType.KERNEL
+    ) -> None:
+        self._requests = requests
         self._origin = origin
-        self._token: str | bool = _read_token(token_file)
-        self._api = HfApi(endpoint=url, token=self._token, library_name="kgate")
+        self._api = f"/api/{repo_type}s"
+        # The Hub serves models at its root, everything else below the type's name.
+        self._files = "" if repo_type is RepoType.MODEL else f"/{repo_type}s"
 
     @property
     def origin(self) -> str:
@@ -63,138 +46,88 @@ class HubUpstream:
 
     def versions(self, repo: KernelRef) -> Mapping[int, Revision]:
         """Return what each branch `vN` points at now."""
-        refs: Any = self._ask(repo, lambda: self._api.list_repo_refs(str(repo), repo_type="kernel"))
-        return {
-            int(branch.name[1:]): Revision(branch.target_commit)
-            for branch in refs.branches
-            if branch.name.startswith("v") and branch.name[1:].isdecimal()
-        }
+        found: dict[int, Revision] = {}
+        for page in self._requests.pages(f"{self._api}/{repo}/refs", str(repo)):
+            for branch in self._items(page, "branches", repo):
+                name, commit = branch.get("name"), branch.get("targetCommit")
+                if isinstance(name, str) and name.startswith("v") and name[1:].isdecimal():
+                    found[int(name[1:])] = self._commit(commit, repo)
+        return found
 
     def files(self, repo: KernelRef, revision: Revision) -> Sequence[UpstreamFile]:
         """List every file of a commit, page by page."""
-
-        def fetch() -> list[UpstreamFile]:
-            tree = self._api.list_repo_tree(
-                str(repo), recursive=True, revision=str(revision), repo_type="kernel"
-            )
-            found: list[UpstreamFile] = []
-            for item in tree:
-                if len(found) >= _MAX_FILES:
-                    raise UpstreamError(f"{repo}: the upstream lists over {_MAX_FILES} files")
-                if isinstance(item, RepoFile):
-                    lfs = item.lfs.sha256 if item.lfs else None
-                    found.append(UpstreamFile(item.path, item.size, item.blob_id, lfs))
-            return found
-
-        return self._ask(repo, fetch)
+        found: list[UpstreamFile] = []
+        path = f"{self._api}/{repo}/tree/{revision}?recursive=true"
+        for page in self._requests.pages(path, f"{repo}@{revision.short}"):
+            if not isinstance(page, list):
+                raise self._strange(repo, "a tree is a list")
+            found += [self._file(item, repo) for item in page if _is_file(item)]
+            if len(found) > _MAX_FILES:
+                raise UpstreamError(f"{repo}: the upstream lists over {_MAX_FILES} files")
+        return found
 
     def read(self, repo: KernelRef, revision: Revision, file: UpstreamFile) -> Iterator[bytes]:
         """Yield a file's bytes, resuming a cut body; raises UpstreamError when attempts run out."""
-        url = hf_hub_url(
-            str(repo),
-            file.path,
-            repo_type="kernel",
-            revision=str(revision),
-            endpoint=self._url,
-        )
+        url = f"{self._requests.url}{self._files}/{repo}/resolve/{revision}/{quote(file.path)}"
         deadline = time.monotonic() + _GRACE + file.size / _SLOWEST
         offset = 0
-        attempts = stamina.retry_context(
-            on=_Retryable, attempts=ATTEMPTS, timeout=None, wait_initial=0.2, wait_max=8.0
-        )
         try:
-            for attempt in attempts:
+            for attempt in retries():
                 with attempt:
-                    for chunk in self._stream(url, repo, file, offset):
+                    for chunk in self._stream(url, f"{repo}: {file.path}", offset):
                         offset += len(chunk)
                         yield chunk
                         _check_progress(file, offset, deadline)
                     _check_complete(file, offset)
-        except _Retryable as exc:
+        except Retryable as exc:
             raise UpstreamError(
-                f"{repo}: {file.path} could not be fetched from {self._url} in {ATTEMPTS} attempts:"
-                f" {exc}",
+                f"{repo}: {file.path} could not be fetched from {self._requests.url} in"
+                f" {ATTEMPTS} attempts: {exc}",
                 hint="run the same command again: what was stored stays stored",
             ) from exc
 
-    def _stream(
-        self, url: str, repo: KernelRef, file: UpstreamFile, offset: int
-    ) -> Iterator[bytes]:
-        headers = build_hf_headers(token=self._token, library_name="kgate")
-        # A compressed body has another length than the file: ask for the bytes as they are.
-        headers["Accept-Encoding"] = "identity"
-        if offset:
-            headers["Range"] = f"bytes={offset}-"
-        try:
-            with get_session().stream(
-                "GET", url, headers=headers, timeout=TIMEOUT, follow_redirects=True
-            ) as response:
-                if response.status_code in _RETRY_STATUS:
-                    raise _Retryable(f"HTTP {response.status_code}")
-                hf_raise_for_status(response)
-                skip = offset if response.status_code == httpx2.codes.OK else 0
-                for chunk in response.iter_bytes():
-                    if skip >= len(chunk):
-                        skip -= len(chunk)
-                        continue
-                    yield chunk[skip:]
-                    skip = 0
-        except (httpx2.TransportError, httpx2.StreamError) as exc:
-            raise _Retryable(_say(exc)) from exc
-        except (HfHubHTTPError, OfflineModeIsEnabled) as exc:
-            raise self._translate(exc, f"{repo}: {file.path}") from exc
+    def _stream(self, url: str, what: str, offset: int) -> Iterator[bytes]:
+        headers = {"Range": f"bytes={offset}-"} if offset else {}
+        with self._requests.opened(url, what, headers) as response:
+            skip = 0 if response.status_code == _PARTIAL else offset
+            for chunk in response.iter_bytes():
+                if skip >= len(chunk):
+                    skip -= len(chunk)
+                    continue
+                yield chunk[skip:]
+                skip = 0
 
-    def _ask(self, repo: KernelRef, call: Callable[[], T]) -> T:
-        attempts = stamina.retry_context(
-            on=_Retryable, attempts=ATTEMPTS, timeout=None, wait_initial=0.2, wait_max=8.0
-        )
-        try:
-            for attempt in attempts:
-                with attempt:
-                    try:
-                        return call()
-                    except HfHubHTTPError as exc:
-                        if exc.response.status_code in _RETRY_STATUS:
-                            raise _Retryable(f"HTTP {exc.response.status_code}") from exc
-                        raise self._translate(exc, str(repo)) from exc
-                    except httpx2.TransportError as exc:
-                        raise _Retryable(_say(exc)) from exc
-                    except OfflineModeIsEnabled as exc:
-                        raise self._translate(exc, str(repo)) from exc
-                    except (KeyError, TypeError, ValueError) as exc:
-                        raise UpstreamError(
-                            f"{repo}: {self._url} does not answer like a Hub ({exc!r})"
-                        ) from exc
-        except _Retryable as exc:
-            raise UpstreamError(
-                f"{repo}: {self._url} did not answer in {ATTEMPTS} attempts: {exc}",
-                hint=f"check that {urlsplit(self._url).hostname} is reachable from here",
-            ) from exc
-        raise AssertionError("the retry loop always returns or raises")
+    def _file(self, item: dict[str, Any], repo: KernelRef) -> UpstreamFile:
+        path, size, oid, lfs = (item.get(name) for name in ("path", "size", "oid", "lfs"))
+        sha256 = lfs.get("oid") if isinstance(lfs, dict) else None
+        if (
+            not isinstance(path, str)
+            or not isinstance(size, int)
+            or size < 0
+            or not isinstance(oid, str)
+            or not isinstance(sha256, str | None)
+        ):
+            raise self._strange(repo, f"the entry {str(path)[:80]!r} of its tree is malformed")
+        return UpstreamFile(path, size, oid, sha256)
 
-    def _translate(self, error: Exception, what: str) -> KgateError:
-        match error:
-            case GatedRepoError():
-                return UpstreamError(
-                    f"{what}: the repository is gated",
-                    hint="ask for access there and name the token's file: upstream.token_file",
-                )
-            case RepositoryNotFoundError():
-                return NotFound(
-                    f"{what}: {self._url} has no such kernel repository",
-                    hint="check the spelling; a private repository needs upstream.token_file",
-                )
-            case RevisionNotFoundError():
-                return NotFound(f"{what}: {self._url} has no such revision")
-            case EntryNotFoundError():
-                return NotFound(f"{what}: {self._url} has no such file")
-            case HfHubHTTPError():
-                return UpstreamError(f"{what}: HTTP {error.response.status_code} by {self._url}")
-            case _:
-                return UpstreamError(
-                    f"{what}: huggingface_hub is in offline mode",
-                    hint="unset HF_HUB_OFFLINE for the process that syncs",
-                )
+    def _items(self, page: object, name: str, repo: KernelRef) -> list[dict[str, Any]]:
+        items = page.get(name) if isinstance(page, dict) else None
+        if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
+            raise self._strange(repo, f"its refs have no {name}")
+        return items
+
+    def _commit(self, text: object, repo: KernelRef) -> Revision:
+        try:
+            return Revision(str(text))
+        except InvalidInput as exc:
+            raise self._strange(repo, exc.message) from exc
+
+    def _strange(self, repo: KernelRef, detail: str) -> UpstreamError:
+        return UpstreamError(f"{repo}: {self._requests.url} does not answer like a Hub ({detail})")
+
+
+def _is_file(item: object) -> bool:
+    return isinstance(item, dict) and item.get("type") == "file"
 
 
 def _check_progress(file: UpstreamFile, offset: int, deadline: float) -> None:
@@ -208,18 +141,4 @@ def _check_progress(file: UpstreamFile, offset: int, deadline: float) -> None:
 
 def _check_complete(file: UpstreamFile, offset: int) -> None:
     if offset < file.size:
-        raise _Retryable(f"the body ended after {offset} of {file.size} bytes")
-
-
-def _say(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-
-
-def _read_token(path: Path | None) -> str | bool:
-    # False: without a configured token no token of the user's own login may leak to an upstream.
-    if path is None:
-        return False
-    try:
-        return path.read_text(encoding="utf-8").strip()
-    except OSError as exc:
-        raise TrustError(f"the upstream token {path} cannot be read ({exc.strerror})") from exc
+        raise Retryable(f"the body ended after {offset} of {file.size} bytes")
