@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from importlib.metadata import version
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
+
+from kgate_core.errors import InvalidInput, TrustError
+from kgate_core.kernel import RepoType
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -12,6 +15,9 @@ if TYPE_CHECKING:
     from kgate_mirror_server.settings.site import Config
     from kgate_mirror_server.settings.upstreams import Upstream
     from kgate_mirror_server.upstream.requests import Access
+
+AGENT: Final = f"kgate/{version('kgate')}"
+"""What upstreams see as our User-Agent."""
 
 
 def open_upstream(
@@ -35,8 +41,22 @@ def open_upstream(
     from kgate_mirror_server.upstream.requests import Requests  # noqa: PLC0415  # as said
 
     access = access_of(config, upstream, environment or {})
-    agent = f"kgate/{version('kgate')}"
-    return HubUpstream(Requests(upstream.url, access, agent), origin=upstream.identity)
+    return HubUpstream(Requests(upstream.url, access, AGENT), origin=upstream.identity)
+
+
+def open_models(config: Config, environment: Mapping[str, str] | None = None) -> HubClient:
+    """Return the default upstream's model repositories; raises InvalidInput if it has none."""
+    upstream = config.upstream
+    if upstream.is_folder or upstream.is_registry:
+        raise InvalidInput(
+            f"models cannot be mirrored from {upstream.url}",
+            hint="only a Hub has model repositories; name one under upstream:",
+        )
+    from kgate_mirror_server.upstream.hub import HubUpstream  # noqa: PLC0415  # as above
+    from kgate_mirror_server.upstream.requests import Requests  # noqa: PLC0415  # as above
+
+    requests = Requests(upstream.url, access_of(config, upstream, environment or {}), AGENT)
+    return HubUpstream(requests, origin=upstream.identity, repo_type=RepoType.MODEL)
 
 
 def access_of(config: Config, upstream: Upstream, environment: Mapping[str, str]) -> Access:
@@ -53,7 +73,6 @@ def access_of(config: Config, upstream: Upstream, environment: Mapping[str, str]
 
 
 def _token(config: Config, upstream: Upstream, environment: Mapping[str, str]) -> str:
-    from kgate_core.errors import TrustError  # noqa: PLC0415  # beside the next
     from kgate_mirror_server.upstream.requests import clean_token  # noqa: PLC0415  # as above
 
     # Without a configured token none of the user's own login may leak to an upstream.
