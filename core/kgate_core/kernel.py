@@ -177,12 +177,22 @@ def _parse_backend(text: str, variant: str) -> tuple[str, tuple[int, int] | None
     )
 
 
+WHOLE: Final = ""
+"""The variant of a model: all of its repository, which has no builds."""
+
+
+def folder_of(variant: str) -> str:
+    """Return where a variant's files lie in its repository, with a slash at the end."""
+    return "" if variant == WHOLE else f"build/{variant}/"
+
+
 @dataclass(frozen=True, slots=True)
 class KernelId:
     """What a kernel is: origin, repository type, repository, revision and variant together.
 
     Names alone decide nothing; a manifest digest is added wherever bytes are meant.
-    `origin` is the upstream's base URL without a trailing slash.
+    `origin` is the upstream's base URL without a trailing slash. A model is named the same way;
+    its variant is `WHOLE`.
     """
 
     origin: str
@@ -193,15 +203,17 @@ class KernelId:
 
     def __post_init__(self) -> None:
         check_origin(self.origin)
-        Variant.parse(self.variant)
+        if self.repo_type is not RepoType.MODEL or self.variant != WHOLE:
+            Variant.parse(self.variant)
 
     @property
     def purl(self) -> str:
         """Return the package URL that attestations carry as `resourceUri`."""
         origin = quote(self.origin, safe="")
+        where = "" if self.variant == WHOLE else f"#build/{self.variant}"
         return (
             f"pkg:huggingface/{self.repo}@{self.revision}"
-            f"?repository_url={origin}&type={self.repo_type}#build/{self.variant}"
+            f"?repository_url={origin}&type={self.repo_type}{where}"
         )
 
     @classmethod
@@ -219,7 +231,7 @@ class KernelId:
             repo_type=repo_type,
             repo=KernelRef.parse(found["repo"]),
             revision=Revision(found["revision"]),
-            variant=found["variant"],
+            variant=found["variant"] or WHOLE,
         )
         if parsed.purl != text:
             raise InvalidInput(f"not written canonically: {text!r}")
@@ -228,7 +240,7 @@ class KernelId:
 
 _PURL: Final = re.compile(
     r"pkg:huggingface/(?P<repo>[^@?#]+)@(?P<revision>[0-9a-f]{40})"
-    r"\?repository_url=(?P<origin>[^&#]+)&type=(?P<type>[a-z]+)#build/(?P<variant>[^/]+)"
+    r"\?repository_url=(?P<origin>[^&#]+)&type=(?P<type>[a-z]+)(?:#build/(?P<variant>[^/]+))?"
 )
 
 
