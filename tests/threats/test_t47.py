@@ -63,3 +63,14 @@ def test_two_people_under_an_allowed_policy_are_believed() -> None:
     honest = [KIT.bundle(MANIFEST, key, lane=PRODUCTION) for key in (KIT.admit, KIT.approve)]
     verdict = verify(EXPECTED, MANIFEST, honest, KIT.trusted(), now=NOW)
     assert isinstance(verdict, Verified)
+
+
+def test_breaking_the_glass_takes_three_keys_and_ends_by_itself() -> None:
+    from tests.unit.core import test_breakglass as glass
+
+    alone = glass.check(glass.signed((glass.KIT.admit, glass.ANN, glass.ANN)))
+    assert isinstance(alone, Rejected)
+    together = glass.check(glass.signed())
+    assert isinstance(together, Verified)
+    assert together.break_glass is not None
+    assert isinstance(glass.check(glass.signed(), hours=8), Rejected)
