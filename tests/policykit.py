@@ -42,6 +42,18 @@ METADATA: dict[str, Any] = {
 }
 
 
+QUALIFICATION: dict[str, Any] = {
+    "passed": True,
+    "maxAbsErrorPpm": 12,
+    "maxRelErrorPpm": 80,
+    "speedupPpm": 1_400_000,
+    "submitter": "lab@example.org",
+    "gpu": "NVIDIA H200",
+    "finishedAt": "2026-11-20T00:00:00Z",
+    "digest": str(Digest.of(b"qualification")),
+}
+
+
 def manifest(*paths: str) -> Manifest:
     """Return a manifest of small files whose content is their own path."""
     return Manifest.of(FileEntry(path, len(path), Digest.of(path.encode())) for path in paths)
@@ -96,6 +108,7 @@ def good_evidence(*paths: str, repo: str = "kernels-community/activation") -> Ev
         sbom=Digest.of(b"sbom"),
         imported=import_record(kernel, files),
         asked={"repo": repo, "version": 1},
+        stated={"qualification": QUALIFICATION, "images": []},
     )
 
 
@@ -121,3 +134,10 @@ def with_import(**changes: Any) -> Evidence:
     """Return good evidence, but for these fields of the import record."""
     good = good_evidence()
     return replace(good, imported=good.imported | changes)
+
+
+def with_statements(**changes: Any) -> Evidence:
+    """Return good evidence, but for what is stated about it besides (None removes it)."""
+    good = good_evidence()
+    stated = good.stated | changes
+    return replace(good, stated={key: value for key, value in stated.items() if value is not None})

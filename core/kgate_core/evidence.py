@@ -174,6 +174,8 @@ class Evidence:
     """How it came: pin asked for, upstream's own evidence, checks made while storing."""
     asked: Facts = field(default_factory=dict)
     """The pin as a person wrote it."""
+    stated: Facts = field(default_factory=dict)
+    """What else is known about these bytes: `qualification`, `images`; see docs/facts.md."""
 
 
 class Outcome(StrEnum):

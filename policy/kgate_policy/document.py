@@ -30,6 +30,11 @@ if TYPE_CHECKING:
 API_VERSION: Final = "kgate.dev/v1"
 KIND: Final = "Policy"
 EXPRESSIONS: Final = "KernelPolicy"
+_CHECKS: Final = {
+    "digests_deny": Digest.parse,
+    "origins_allow": check_origin,
+    "builds_origins": check_origin,
+}
 KINDS: Final = (KIND, EXPRESSIONS, "KernelException", "PolicyTest")
 """Kinds that may stand in one folder; the last two are read by `exceptions` and `unittests`."""
 
@@ -43,9 +48,17 @@ _LISTS: Final[Mapping[str, Mapping[str, str]]] = {
     "backends": {"allow": "backends_allow"},
     "builders": {"allow": "builders_allow"},
     "scanners": {"allow": "scanners_allow"},
+    "builds": {"origins": "builds_origins"},
 }
-_FIELDS: Final = {"apiVersion", "kind", "name", "extends", "severity", "rules", "scans", *_LISTS}
-MAX_SCAN_DAYS: Final = 3660  # days
+# Field of the document -> its one number: sub-field, field of Parameters, unit, the most.
+_NUMBERS: Final[Mapping[str, tuple[str, str, str, int]]] = {
+    "scans": ("maxDays", "scans_max_days", "days", 3660),
+    "qualification": ("minSpeedup", "qualification_min_speedup", "percent", 100_000),
+}
+_FIELDS: Final = {"apiVersion", "kind", "name", "extends", "severity", "rules"} | {
+    *_LISTS,
+    *_NUMBERS,
+}
 
 
 def load_policy(source: Path | str | bytes) -> Policy:
@@ -142,9 +155,10 @@ def _parameters(base: Parameters, fields: Mapping[str, Located]) -> Parameters:
     if "severity" in fields:
         for name, item in fields["severity"].mapping({"deny", "warn"}).items():
             changes[f"severity_{name}"] = _severity(item)
-    if "scans" in fields:
-        fields["scans"].mapping({"maxDays"})
-        changes["scans_max_days"] = _days(fields["scans"].required("maxDays"))
+    for name, (sub, parameter, unit, most) in _NUMBERS.items():
+        if name in fields:
+            fields[name].mapping({sub})
+            changes[parameter] = _number(fields[name].required(sub), unit, most)
     for name, known in _LISTS.items():
         if name in fields:
             for sub, item in fields[name].mapping(known).items():
@@ -157,10 +171,10 @@ def _parameters(base: Parameters, fields: Mapping[str, Located]) -> Parameters:
     return result
 
 
-def _days(item: Located) -> int:
+def _number(item: Located, unit: str, most: int) -> int:
     value = item.value
-    if type(value) is not int or not 1 <= value <= MAX_SCAN_DAYS:
-        item.fail(f"expected a number of days from 1 to {MAX_SCAN_DAYS}, found {value!r}")
+    if type(value) is not int or not 1 <= value <= most:
+        item.fail(f"expected a number of {unit} from 1 to {most}, found {value!r}")
     return value
 
 
@@ -172,7 +186,7 @@ def _severity(item: Located) -> Severity:
 
 
 def _values(name: str, item: Located) -> tuple[str, ...]:
-    check = {"digests_deny": Digest.parse, "origins_allow": check_origin}.get(name)
+    check = _CHECKS.get(name)
     values = item.texts()
     for entry, value in zip(item.items(), values, strict=True):
         try:

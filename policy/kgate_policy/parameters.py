@@ -43,9 +43,12 @@ class Parameters:
     """Patterns of the builder's version, such as `0.17.*`."""
     scanners_allow: tuple[str, ...] = ()
     """Patterns of the scanner's name and version, such as `kgate-scanner/0.2.*`."""
-
+    builds_origins: tuple[str, ...] = ()
+    """Upstreams that hold what the site's own builders built, written as in the lock."""
     scans_max_days: int = 90
     """Days after which a scan is too old."""
+    qualification_min_speedup: int = 100
+    """Percent of the reference's speed that a qualified kernel reaches at least."""
 
     def to_json(self) -> Facts:
         """Return the parameters as a JSON object with sorted lists."""

@@ -51,10 +51,12 @@ _LICENCES: Final = (
 )
 
 
-_SOFT_EVERYWHERE: Final = ("card-complete",)
-"""Mirrors and registries pass on what is built and no more: a card may be left behind there."""
-_SPECIAL: Final = ("approved-digests",)
-"""Rules that only a profile of their own asks."""
+_SOFT_EVERYWHERE: Final = ("card-complete", "already-in-image")
+"""Mirrors and registries may leave a card behind; what an image has too is double, not wrong."""
+_OPTIONAL: Final = ("qualified", "rebuilt-here")
+"""Rules for which a site first needs machines or builders of its own: off until it asks."""
+_SPECIAL: Final = ("approved-digests", *_OPTIONAL)
+"""Rules that only some profile or site asks."""
 
 
 def _levels(warn: tuple[str, ...] = (), off: tuple[str, ...] = _SPECIAL) -> Mapping[str, Level]:
@@ -80,7 +82,7 @@ PROFILES: Final[Mapping[str, Policy]] = {
             Parameters(severity_deny=Severity.MEDIUM, licences_allow=_LICENCES),
         ),
         # For sites under FIPS 140: production, and nothing that only SHA-1 vouches for.
-        Policy("approved-algorithms", _levels(off=()), Parameters(licences_allow=_LICENCES)),
+        Policy("approved-algorithms", _levels(off=_OPTIONAL), Parameters(licences_allow=_LICENCES)),
     )
 }
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from kgate_core.evidence import Facts
 
 EVIDENCE_SCHEMA: Final = "kgate.dev/evidence/v1"
+_NUMBERS: Final = frozenset({"scans_max_days", "qualification_min_speedup"})
 MAX_BYTES: Final = 256 * 1024**2  # bytes; a scan of thousands of device kernels is large
 
 
@@ -45,6 +46,7 @@ def evidence_bytes(evidence: Evidence) -> bytes:
             "sbom": None if evidence.sbom is None else str(evidence.sbom),
             "imported": evidence.imported,
             "asked": evidence.asked,
+            "stated": evidence.stated,
         }
     )
 
@@ -68,6 +70,7 @@ def read_evidence(data: bytes) -> Evidence:
         sbom=None if sbom is None else Digest.parse(sbom),
         imported=strictjson.take(document, "imported", dict, what=what),
         asked=strictjson.take(document, "asked", dict, what=what),
+        stated=strictjson.take(document, "stated", dict, what=what),
     )
 
 
@@ -116,7 +119,7 @@ def _parameters(fields: Facts, what: str) -> Parameters:
     strictjson.refuse_unknown(fields, set(known), what=what)
     values: dict[str, Any] = {}
     for key in known:
-        if key == "scans_max_days":
+        if key in _NUMBERS:
             values[key] = strictjson.take(fields, key, int, what=what)
         elif key.startswith("severity_"):
             values[key] = Severity.parse(strictjson.take(fields, key, str, what=what))

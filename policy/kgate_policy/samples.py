@@ -29,6 +29,18 @@ FETCHED: Final = "2026-11-01T00:00:00Z"
 _OID: Final = "89abcdef" * 5
 
 
+QUALIFICATION: Final[dict[str, Any]] = {
+    "passed": True,
+    "maxAbsErrorPpm": 12,
+    "maxRelErrorPpm": 80,
+    "speedupPpm": 1_400_000,
+    "submitter": "lab@example.org",
+    "gpu": "NVIDIA H200",
+    "finishedAt": "2026-11-01T00:00:00Z",
+    "digest": str(Digest.of(b"qualification")),
+}
+
+
 def sample_metadata() -> Facts:
     """Return the metadata.json of the sample."""
     return {
@@ -71,6 +83,7 @@ def sample_evidence(  # noqa: PLR0913  # each part of a sample can be changed on
     summary: Facts | None = None,
     imported: Mapping[str, Any] | None = None,
     scanned: bool = True,
+    stated: Mapping[str, Any] | None = None,
 ) -> Evidence:
     """Return evidence about the sample, with the given parts changed."""
     kernel = KernelId(ORIGIN, RepoType.KERNEL, KernelRef.parse(repo), Revision(COMMIT), variant)
@@ -91,6 +104,7 @@ def sample_evidence(  # noqa: PLR0913  # each part of a sample can be changed on
         sbom=Digest.of(b"sample"),
         imported=_import_record(kernel, manifest) | dict(imported or {}),
         asked={"repo": repo, "version": 1},
+        stated={"qualification": QUALIFICATION, "images": []} | dict(stated or {}),
     )
 
 

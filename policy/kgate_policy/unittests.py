@@ -47,6 +47,8 @@ _KERNEL: Final = {"repo", "variant", "lane", "files", "metadata", "findings", "s
     "architectures",
     "libraries",
     "imports",
+    "qualification",
+    "images",
 }
 _AROUND: Final = {"mirror", "request", "object", "oldObject", "namespaceObject", "node"}
 
@@ -190,6 +192,9 @@ def _evidence(item: Located) -> Evidence:
             summary=_summary(fields),
             imported=record,
             scanned=fields["scanned"].flag() if "scanned" in fields else True,
+            stated={
+                key: fields[key].plain() for key in ("qualification", "images") if key in fields
+            },
         )
     except InvalidInput as exc:
         if exc.message.startswith(item.source):

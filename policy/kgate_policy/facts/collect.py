@@ -16,6 +16,18 @@ if TYPE_CHECKING:
 
     from kgate_core.evidence import Evidence, Facts, RuleResult, ScanReport
 
+_IMAGE: Final[Mapping[str, type]] = {"name": str, "found": int, "of": int}
+_ALWAYS: Final = frozenset({"passed", "submitter", "finishedAt", "digest"})
+_MEASURED: Final[Mapping[str, type]] = {
+    "passed": bool,
+    "maxAbsErrorPpm": int,
+    "maxRelErrorPpm": int,
+    "speedupPpm": int,
+    "submitter": str,
+    "gpu": str,
+    "finishedAt": str,
+    "digest": str,
+}
 _TEXT: Final = 1024  # characters of a sentence; facts are compared, not read in full
 
 
@@ -68,9 +80,21 @@ def kernel_facts(evidence: Evidence, results: Iterable[RuleResult] = ()) -> Fact
         record = _mapping(evidence.imported["card"])
         lists = {key: _strings(record.get(key)) for key in ("fields", "headings")}
         facts["card"] = card | lists
+    facts |= stated_facts(evidence.stated)
     if evidence.scan is not None:
         facts["scan"] = _scan(evidence.scan)
         facts |= _seen(evidence.scan.summary)
+    return facts
+
+
+def stated_facts(stated: Facts) -> Facts:
+    """Return the facts `images` and `qualification`; what has another shape counts as absent."""
+    images = stated.get("images")
+    known = [_kept(item, _IMAGE) for item in images] if isinstance(images, list) else []
+    facts: Facts = {"images": [item for item in known if len(item) == len(_IMAGE)]}
+    result = _kept(stated.get("qualification"), _MEASURED)
+    if result.keys() >= _ALWAYS:
+        facts["qualification"] = result
     return facts
 
 

@@ -108,6 +108,35 @@ _CARD: Final = Record(
         Field("headings", "list<string>", "Its headings, the first 50."),
     ),
 )
+_QUALIFICATION: Final = Record(
+    "Qualification",
+    "What a test run on a machine of the fleet measured; its submitter's word. Numbers that the "
+    "submitter did not give are absent.",
+    (
+        Field("passed", "bool", "True if the results equal the reference's, within its limits."),
+        Field("maxAbsErrorPpm", "int", "Largest absolute error, in millionths.", sometimes=True),
+        Field("maxRelErrorPpm", "int", "Largest relative error, in millionths.", sometimes=True),
+        Field(
+            "speedupPpm",
+            "int",
+            "Speed against the reference in millionths: 1500000 is one and a half times as fast.",
+            sometimes=True,
+        ),
+        Field("submitter", "string", "Who submitted it."),
+        Field("gpu", "string", "The GPU that it ran on, such as `NVIDIA H200`.", sometimes=True),
+        Field("finishedAt", "string", "When it ended, RFC 3339, UTC."),
+        Field("digest", "string", "Digest of the submitted document."),
+    ),
+)
+_IMAGE: Final = Record(
+    "ServingImage",
+    "A serving image of `targets:` in kgate.yaml, compared with the variant's device code.",
+    (
+        Field("name", "string", "The file that lists the image's device code."),
+        Field("found", "int", "Device images of the variant that are in it, byte by byte."),
+        Field("of", "int", "Device images that the variant has."),
+    ),
+)
 _KERNEL: Final = Record(
     "Kernel",
     "One build variant of one kernel repository at one commit.",
@@ -136,6 +165,10 @@ _KERNEL: Final = Record(
         Field("importedAt", "string", "When it was fetched, RFC 3339, UTC.", sometimes=True),
         Field("scannedAt", "string", "When it was scanned, RFC 3339, UTC.", sometimes=True),
         Field("card", "Card", "The repository's README.md.", sometimes=True),
+        Field(
+            "qualification", "Qualification", "The last result that was submitted.", sometimes=True
+        ),
+        Field("images", "list<ServingImage>", "Serving images that it was compared with."),
         Field("depends", "list<string>", "Locked dependencies, `org/name@commit`."),
         Field(
             "architectures", "list<string>", "GPU targets found: `sm_90`, `gfx942`, `compute_90`."
@@ -174,6 +207,11 @@ _MIRROR: Final = Record(
     "The mirror that answers.",
     (
         Field("site", "string", "Name of the site."),
+        Field("lane", "string", "Lane that is decided about.", sometimes=True),
+        Field("kernels", "int", "Kernels (repositories) published in that lane.", sometimes=True),
+        Field("variants", "int", "Variants published in that lane.", sometimes=True),
+        Field("denied", "int", "Variants that are denied in that lane.", sometimes=True),
+        Field("syncedAt", "string", "When a sync ended last, RFC 3339, UTC.", sometimes=True),
         Field("snapshotAgeSeconds", "int", "Age of what it serves from.", sometimes=True),
         Field("feedAgeSeconds", "int", "Age of its advisories.", sometimes=True),
     ),
@@ -186,6 +224,8 @@ RECORDS: Final = (
     _BUILD,
     _SIGNATURE,
     _CARD,
+    _QUALIFICATION,
+    _IMAGE,
     _SCAN,
     _FINDING,
     _REQUEST,

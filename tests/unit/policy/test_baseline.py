@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -20,12 +20,14 @@ from tests.policykit import (
     LIBRARY,
     METADATA,
     NOW,
+    QUALIFICATION,
     finding,
     good_evidence,
     scan_of,
     with_findings,
     with_import,
     with_metadata,
+    with_statements,
 )
 
 if TYPE_CHECKING:
@@ -138,6 +140,13 @@ SPOILED = [
     ("targets-covered", targets(CUDA, ROCM)),
     ("targets-covered", targets(CUDA | {"torch": "2.12"})),
     ("targets-covered", targets(CUDA | {"gpus": ["sm_90", "sm_120"]})),
+    ("qualified", with_statements(qualification=None)),
+    ("qualified", with_statements(qualification="yes")),
+    ("qualified", with_statements(qualification=QUALIFICATION | {"passed": False})),
+    ("qualified", with_statements(qualification=QUALIFICATION | {"passed": "true"})),
+    ("qualified", with_statements(qualification=QUALIFICATION | {"speedupPpm": 999_999})),
+    ("qualified", with_statements(qualification=QUALIFICATION | {"speedupPpm": None})),
+    ("already-in-image", with_statements(images=[{"name": "v", "found": 3, "of": 3}])),
 ]
 
 
@@ -147,7 +156,12 @@ def outcome(evidence: Evidence, rule: str, policy: Policy | None = None) -> Outc
     return next(result.outcome for result in decision.results if result.rule == rule)
 
 
-STRICTEST = replace(builtin_profile("approved-algorithms"), rules=dict.fromkeys(RULES, Level.DENY))
+BASE = builtin_profile("approved-algorithms")
+STRICTEST = replace(
+    BASE,
+    rules=dict.fromkeys(RULES, Level.DENY),
+    parameters=replace(BASE.parameters, builds_origins=(GOOD.kernel.origin,)),
+)
 
 
 @pytest.mark.parametrize("rule", RULES)
@@ -185,6 +199,9 @@ PARAMETERS = [
     ("licence-allowed", Parameters(licences_deny=("apache-2.0",))),
     ("provenance-present", Parameters(builders_allow=("0.9.*",))),
     ("scanner-allowed", Parameters(scanners_allow=("kgate-scanner/0.9.*",))),
+    ("rebuilt-here", Parameters()),
+    ("rebuilt-here", Parameters(builds_origins=("dir:ours",))),
+    ("qualified", Parameters(qualification_min_speedup=141)),
 ]
 
 
@@ -201,6 +218,8 @@ ALLOWED = [
     ("licence-allowed", Parameters(licences_allow=("apache-2.0",))),
     ("provenance-present", Parameters(builders_allow=("0.17.*",))),
     ("scanner-allowed", Parameters(scanners_allow=("kgate-scanner/0.1.*",))),
+    ("rebuilt-here", Parameters(builds_origins=("dir:ours", "https://hub.example.org"))),
+    ("qualified", Parameters(qualification_min_speedup=140)),
 ]
 
 
@@ -216,6 +235,22 @@ def test_a_source_that_is_not_named_is_not_on_a_list() -> None:
 
 def test_a_fleet_that_is_covered_passes() -> None:
     assert outcome(targets(CUDA), "targets-covered") is Outcome.PASS
+
+
+@pytest.mark.parametrize(
+    "image", [{"name": "v", "found": 2, "of": 3}, {"name": "v", "found": 0, "of": 0}]
+)
+def test_a_pin_that_is_not_wholly_in_the_image_stays(image: dict[str, Any]) -> None:
+    assert outcome(with_statements(images=[image]), "already-in-image") is Outcome.PASS
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_what_an_image_has_too_is_a_warning_and_optional_rules_wait(profile: str) -> None:
+    double = with_statements(images=[{"name": "v", "found": 3, "of": 3}], qualification=None)
+    decision = evaluate(double, builtin_profile(profile), now=NOW)
+    assert decision.allowed
+    assert [item.rule for item in decision.warnings] == ["already-in-image"]
+    assert builtin_profile(profile).rules["rebuilt-here"] is Level.OFF
 
 
 def test_how_old_a_scan_may_be_is_the_policys_choice() -> None:

@@ -11,6 +11,7 @@ from kgate_core.digest import Digest
 from kgate_core.errors import Conflict, InvalidInput, KgateError
 from kgate_core.evidence import Evidence, Severity
 from kgate_policy import builtin_profile, evaluate, load_policy
+from kgate_policy.baseline import PACK
 from kgate_policy.document import advice
 from kgate_policy.profiles import PROFILES
 from kgate_policy.replay import (
@@ -51,7 +52,7 @@ def test_every_profile_survives_being_written(policy: object) -> None:
 
 
 def test_a_policy_asked_with_other_rules_is_refused() -> None:
-    data = policy_bytes(POLICY).replace(b"kgate-baseline/2", b"kgate-baseline/0")
+    data = policy_bytes(POLICY).replace(PACK.encode(), b"kgate-baseline/0")
     with pytest.raises(Conflict, match="kgate-baseline/0"):
         read_policy_bytes(data)
 
