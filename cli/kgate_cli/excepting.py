@@ -59,7 +59,7 @@ def command(  # noqa: PLR0913, PLR0917  # one argument for each option
     from kgate_mirror_server.trust.exceptions import grant
 
     terms = (until.replace(tzinfo=UTC), reason, requested_by, approved_by or getpass.getuser())
-    with open_mirror(config_path) as mirror:
+    with open_mirror(config_path, acts=True) as mirror:
         wanted = [_exception(item, rules, *terms) for item in _denied(mirror, reference, rules)]
         signer = mirror.key(key or mirror.config.keys.root)
         paths = [grant(mirror, item, signer, now()) for item in wanted]

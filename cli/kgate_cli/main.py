@@ -35,6 +35,7 @@ COMMANDS: Final[dict[str, str]] = {
     "revoke": "Pull a kernel back: nothing loads it from now on.",
     "reinstate": "Take a revocation back.",
     "approve": "Give the second, human-held signature that the production lane needs.",
+    "audit": "Print or check the audit log: who changed what, and when.",
     "keys": "Make, list, rotate and revoke the keys that sign for this site.",
     "trust": "Show, refresh and update the trust metadata.",
     "token": "Make, list and revoke the read-only tokens that clients send as HF_TOKEN.",

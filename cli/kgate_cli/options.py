@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 import sys
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from kgate_cli.actor import what_runs, who_runs
 from kgate_cli.output import Output
+from kgate_core.errors import KgateError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -47,18 +49,40 @@ def config_option(function: F) -> F:
 
 
 @contextmanager
-def open_mirror(config_path: Path) -> Iterator[Mirror]:
-    """Open the configured site and close it afterwards."""
+def open_mirror(config_path: Path, *, acts: bool = False) -> Iterator[Mirror]:
+    """Open the configured site and close it afterwards.
+
+    A command that `acts` changes something: it stands in the audit log, with its outcome.
+    """
     from kgate_cli.logs import configure_logging
     from kgate_mirror_server.app import Mirror
     from kgate_mirror_server.settings.site import load_config
 
     configure_logging()
-    mirror = Mirror(load_config(config_path), _ask_passphrase, os.environ)
+    mirror = Mirror(load_config(config_path), _ask_passphrase, os.environ, who_runs(os.environ))
     try:
-        yield mirror
+        if acts:
+            with _audited(mirror):
+                yield mirror
+        else:
+            yield mirror
     finally:
         mirror.close()
+
+
+@contextmanager
+def _audited(mirror: Mirror) -> Iterator[None]:
+    name, asked = what_runs()
+    try:
+        yield
+    except KgateError as exc:
+        with suppress(KgateError):  # what was wrong before is what people must hear
+            mirror.audit.add(name, {**asked, "outcome": exc.code, "reason": exc.message})
+        raise
+    except (click.Abort, KeyboardInterrupt):
+        mirror.audit.add(name, {**asked, "outcome": "stopped"})
+        raise
+    mirror.audit.add(name, {**asked, "outcome": "done"})
 
 
 def now() -> datetime:

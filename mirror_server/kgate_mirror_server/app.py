@@ -12,6 +12,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from kgate_core.errors import InvalidInput, TrustError
+from kgate_mirror_server.catalog.audit import AuditLog
+from kgate_mirror_server.catalog.keeping import SqlKeeping
 from kgate_mirror_server.catalog.sql import SqlCatalog
 from kgate_mirror_server.events import deliver
 from kgate_mirror_server.ingest.evidence import EvidenceRoom
@@ -35,6 +37,8 @@ from kgate_signer.upstream import HUGGING_FACE, Publisher, UpstreamVerifier, shi
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
+
+    from sqlalchemy import Connection
 
     from kgate_core.digest import Digest
     from kgate_core.evidence import Decision, Evidence, Facts, ScanReport
@@ -64,7 +68,10 @@ class Mirror:
     """Asks a person for the passphrase of a key; None if nobody can be asked."""
     environment: Mapping[str, str] = field(default_factory=dict)
     """Asked for the variables that upstreams' `token_env` name, and for nothing else."""
+    who: Mapping[str, str] = field(default_factory=dict)
+    """Who runs this, for the audit log: user, host, the CI job's identity."""
     _exceptions: Exceptions | None = field(default=None, init=False)
+    _opened: set[str] = field(default_factory=set, init=False)
     _verifiers: dict[str | None, UpstreamVerifier] = field(default_factory=dict, init=False)
 
     @cached_property
@@ -80,7 +87,24 @@ class Mirror:
     @cached_property
     def catalog(self) -> SqlCatalog:
         """The catalog."""
-        return SqlCatalog(database_url(self.config))
+        return SqlCatalog(database_url(self.config), self._note)
+
+    @cached_property
+    def audit(self) -> AuditLog:
+        """The audit log, written in the name of who runs this."""
+        return AuditLog(self.catalog.engine, self._whoever, lambda: datetime.now(UTC))
+
+    @cached_property
+    def keeping(self) -> SqlKeeping:
+        """Holds, days of use and the intake."""
+        return SqlKeeping(self.catalog.engine, self._note)
+
+    def _note(self, connection: Connection, action: str, what: Facts) -> None:
+        self.audit.note(connection, action, what)
+
+    def _whoever(self) -> dict[str, str]:
+        keys = {"keys": " ".join(sorted(self._opened))} if self._opened else {}
+        return {**self.who, **keys}
 
     @cached_property
     def upstream(self) -> HubClient:
@@ -138,7 +162,11 @@ class Mirror:
 
     def key(self, uri: str) -> KeyProvider:
         """Open a private key; file names in its URI are relative to kgate.yaml."""
+        key = self._open_key(uri)
+        self._opened.add(key.public_key().hint)
+        return key
 
+    def _open_key(self, uri: str) -> KeyProvider:
         def read(name: str) -> bytes:
             return read_private_file(str(self.config.path(name)))
 

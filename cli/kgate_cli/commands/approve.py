@@ -40,7 +40,7 @@ def command(
     """
     from kgate_mirror_server.trust.approvals import approve, find_waiting
 
-    with open_mirror(config_path) as mirror:
+    with open_mirror(config_path, acts=True) as mirror:
         items = find_waiting(mirror, reference, now())
         _show(output, mirror, items)
         _confirm(items, yes=yes)

@@ -86,7 +86,7 @@ def export_command(  # noqa: PLR0913, PLR0917  # one argument for each option
     """
     from kgate_mirror_server.bundle.exporting import Wish, export, plan_bundle
 
-    with open_mirror(config_path) as mirror:
+    with open_mirror(config_path, acts=True) as mirror:
         receipt = _base(mirror, since, receiver_key, one_way=one_way)
         wish = Wish(part_size, _wanted(only), receipt)
         plan = plan_bundle(mirror, wish, now(), dry=dry_run)
@@ -117,7 +117,7 @@ def again_command(
     """
     from kgate_mirror_server.bundle.exporting import write_again
 
-    with open_mirror(config_path) as mirror, output.progress("export") as (count, _):
+    with open_mirror(config_path, acts=True) as mirror, output.progress("export") as (count, _):
         folder.mkdir(parents=True, exist_ok=True)
         files = list(write_again(mirror, bundle_json.read_bytes(), parts, folder, count))
     output.result("bundle-again", {"files": [str(path) for path in files]})
@@ -179,7 +179,7 @@ def import_command(
     from kgate_mirror_server.bundle.importing import import_bundle
     from kgate_mirror_server.bundle.senders import pin_sender
 
-    with open_mirror(config_path) as mirror:
+    with open_mirror(config_path, acts=True) as mirror:
         if sender_root is not None:
             pin_sender(mirror.config.path(mirror.config.trust), sender_root.read_bytes())
         with output.progress("import") as (count, tell):
@@ -252,7 +252,7 @@ def receipt_command(
     """
     from kgate_mirror_server.bundle.importing import receipt_of
 
-    with open_mirror(config_path) as mirror:
+    with open_mirror(config_path, acts=True) as mirror:
         receipt = receipt_of(mirror, sender, now())
         files = [_write_receipt(mirror, receipt, folder)]
         if show_key:

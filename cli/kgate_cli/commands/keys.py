@@ -53,7 +53,7 @@ def generate(
 
     passphrase = choose_passphrase(passphrase_file, no_passphrase=no_passphrase)
     algorithm = Algorithm.ED25519 if ed25519 else Algorithm.ECDSA_P256
-    with open_mirror(config_path) as mirror:
+    with open_mirror(config_path, acts=True) as mirror:
         path = generate_key(mirror, role, passphrase, now(), algorithm=algorithm)
     output.result("keys", {"role": role, "file": str(path)})
     output.say(f"Wrote {path} (mode 0600) and {path.stem}.pub.pem; pods know it by role {role}.")
@@ -78,7 +78,7 @@ def add(role: str, public: Path, config_path: Path, output: Output) -> int:
     from kgate_mirror_server.trust.rolekeys import register
 
     key = PublicKey.from_pem(public.read_bytes())
-    with open_mirror(config_path) as mirror:
+    with open_mirror(config_path, acts=True) as mirror:
         register(mirror, role, key, now())
     output.result("keys", {"role": role, "keyid": key.keyid})
     output.say(f"Registered {key.keyid[:16]}… for role {role}.")
@@ -150,7 +150,7 @@ def rotate(
 
     if resign and role != "admit":
         raise click.UsageError("--resign goes with `rotate admit`: approvals are given by people")
-    with open_mirror(config_path) as mirror:
+    with open_mirror(config_path, acts=True) as mirror:
         done = rolekeys.rotate(mirror, role, timedelta(days=overlap), now())
         count = rolekeys.resign(mirror, now()) if resign else 0
     output.result(
@@ -187,7 +187,7 @@ def revoke(keyid: str, reason: str, config_path: Path, output: Output) -> int:
     """
     from kgate_mirror_server.trust.rolekeys import revoke as revoke_key
 
-    with open_mirror(config_path) as mirror:
+    with open_mirror(config_path, acts=True) as mirror:
         key = revoke_key(mirror, keyid, reason, now())
     output.result("keys", {"keys": [_to_json(key)]})
     output.say(f"Revoked {key.public.keyid} ({', '.join(key.roles) or 'no role'}): {reason}")

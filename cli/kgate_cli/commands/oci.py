@@ -68,7 +68,7 @@ def push_command(
     wanted = [Reference.parse(text) for text in references]
     target = open_registry(registry, access)
     pushed = []
-    with open_mirror(config_path) as mirror, output.progress("push") as (count, tell):
+    with open_mirror(config_path, acts=True) as mirror, output.progress("push") as (count, tell):
         for found in mirror.catalog.publications():
             if wanted and not any(reference.matches_publication(found) for reference in wanted):
                 continue

@@ -38,7 +38,7 @@ def command(
     """
     from kgate_mirror_server.oci.rebuild import rebuild
 
-    with open_mirror(config_path) as mirror, output.progress("rebuild") as (count, tell):
+    with open_mirror(config_path, acts=True) as mirror, output.progress("rebuild") as (count, tell):
         done = rebuild(mirror, open_registry(source, access), now(), progress=count, tell=tell)
     result = done.result
     refused = bool(result.denied) or bool(done.left_out)

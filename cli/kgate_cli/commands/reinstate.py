@@ -27,7 +27,7 @@ def command(reference: str, config_path: Path, output: Output) -> int:
     """
     from kgate_mirror_server.trust.revocation import reinstate
 
-    with open_mirror(config_path) as mirror:
+    with open_mirror(config_path, acts=True) as mirror:
         done = reinstate(mirror, reference, now())
     output.result(
         "reinstate", {"reinstated": [{"digest": str(d.digest), "name": d.name} for d in done]}

@@ -34,7 +34,7 @@ def command(reference: str, reason: str, config_path: Path, output: Output) -> i
     from kgate_mirror_server.events import revoked_events
     from kgate_mirror_server.trust.revocation import revoke
 
-    with open_mirror(config_path) as mirror:
+    with open_mirror(config_path, acts=True) as mirror:
         done = revoke(mirror, reference, reason, now())
         if complaint := mirror.announce(revoked_events(done, reason), now()):
             output.note(complaint)

@@ -36,6 +36,7 @@ def command(host: str | None, port: int | None, config_path: Path, output: Outpu
         variants = [len(item.variants) for item in mirror.catalog.publications()]
         # Opened before the server starts: a missing key is said now, not a day later.
         mirror.key(mirror.config.keys.timestamp)
+        mirror.audit.add("serve", {"host": settings.host, "port": settings.port})
         url = f"http://{settings.host}:{settings.port}"
         output.result("serve", {"url": url, "kernels": len(variants), "variants": sum(variants)})
         output.say(f"Serving {len(variants)} kernels ({sum(variants)} variants) on {url}")

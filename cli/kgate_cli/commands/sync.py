@@ -46,7 +46,7 @@ def command(
       kgate sync
       kgate sync --locked --report-dir out/
     """
-    with open_mirror(config_path) as mirror:
+    with open_mirror(config_path, acts=True) as mirror:
         with output.progress("sync") as (count, tell):
             from kgate_mirror_server.ingest.sync import new_source, sync
 

@@ -53,7 +53,7 @@ def create(
 
     moment = now()
     ends = None if days is None else moment + timedelta(days=days)
-    with open_mirror(config_path) as mirror:
+    with open_mirror(config_path, acts=True) as mirror:
         tokens = SqlTokens(mirror.catalog.engine)
         text, kept = tokens.create(name, repos, lanes, now=moment, expires_at=ends)
     output.result(
@@ -130,7 +130,7 @@ def revoke(identifier: str, config_path: Path, output: Output) -> int:
     """
     from kgate_mirror_server.catalog.tokens import SqlTokens
 
-    with open_mirror(config_path) as mirror:
+    with open_mirror(config_path, acts=True) as mirror:
         SqlTokens(mirror.catalog.engine).revoke(identifier, now=now())
     output.result("token-revoke", {"id": identifier})
     output.say(f"revoked  {identifier}")

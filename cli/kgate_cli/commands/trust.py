@@ -72,7 +72,7 @@ def refresh(config_path: Path, output: Output) -> int:
     """
     from kgate_mirror_server.ingest.sync import refresh_trust
 
-    with open_mirror(config_path) as mirror:
+    with open_mirror(config_path, acts=True) as mirror:
         refresh_trust(mirror, now())
         trusted = mirror.trusted(now())
     output.result("trust", _to_json(trusted))
@@ -102,7 +102,7 @@ def update(
     """
     from kgate_mirror_server.trust.update import apply_update, plan_update
 
-    with open_mirror(config_path) as mirror:
+    with open_mirror(config_path, acts=True) as mirror:
         lanes, changes = plan_update(mirror, now(), only=only)
         if changes and not dry_run:
             apply_update(mirror, lanes, now())

@@ -119,6 +119,17 @@ class AuditLog:
         with reading(self._engine) as connection:
             return _head(connection)
 
+    def at(self, sequence: int) -> Head | None:
+        """Return where the log ended after so many entries, or None if it never had as many."""
+        if sequence == 0:
+            return Head()
+        table = schema.audit
+        with reading(self._engine) as connection:
+            digest = connection.execute(
+                select(table.c.digest).where(table.c.sequence == sequence)
+            ).scalar()
+        return None if digest is None else Head(sequence, str(digest))
+
     def entries(self) -> list[tuple[bytes, str]]:
         """Return every entry as stored with its digest, in order; nothing is checked."""
         table = schema.audit

@@ -6,9 +6,10 @@ outcome means is the command line's affair.
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from kgate_core.errors import KgateError, TrustError
 from kgate_core.kernel import KernelId
@@ -30,6 +31,7 @@ from kgate_mirror_server.ingest.resolve import (
 )
 from kgate_mirror_server.ports import EvidenceKind
 from kgate_mirror_server.trust.approvals import Waiting, waiting
+from kgate_mirror_server.trust.audithead import sign_head
 from kgate_mirror_server.trust.exceptions import Exceptions
 from kgate_mirror_server.trust.files import changing, read_trust, write_trust
 from kgate_mirror_server.trust.publicationlog import head_to_sign, record
@@ -48,6 +50,8 @@ if TYPE_CHECKING:
     from kgate_mirror_server.settings.site import Pin
 
     Told = Callable[[str], None]
+
+_log: Final = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +150,11 @@ def refresh_trust(mirror: Mirror, now: datetime) -> None:
         trust = read_trust(folder)
         head = head_to_sign(mirror, trust.timestamp)
         write_trust(folder, refresh_timestamp(trust, key, now=now, log_head=head))
+    try:
+        sign_head(folder, mirror.audit, key, now)
+    except KgateError as exc:
+        # Pods wait for the timestamp, auditors for this: one does not hold up the other.
+        _log.error("audit.unanchored reason=%s", exc.message)
 
 
 def new_source(mirror: Mirror, progress: Progress) -> Source:
