@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from kgate_mirror_server.admit import KernelResult, VariantResult
     from kgate_mirror_server.app import Mirror
     from kgate_mirror_server.ingest.sync import SyncResult
+    from kgate_mirror_server.models.intake import ModelResult
     from kgate_policy.reports import Entry
 
 
@@ -30,6 +31,7 @@ def to_json(mirror: Mirror, result: SyncResult, now: datetime) -> dict[str, Any]
         "denied": result.denied,
         "fetched_bytes": result.fetched_bytes,
         "kernels": [_kernel(mirror, kernel) for kernel in result.kernels],
+        "models": [_model(model) for model in result.models.models],
         "failures": [
             {
                 "pin": str(item.pin),
@@ -37,7 +39,7 @@ def to_json(mirror: Mirror, result: SyncResult, now: datetime) -> dict[str, Any]
                 "message": item.error.message,
                 "hint": item.error.hint,
             }
-            for item in result.failures
+            for item in result.failed
         ],
         "waiting": [
             {
@@ -92,6 +94,30 @@ def _kernel(mirror: Mirror, kernel: KernelResult) -> dict[str, Any]:
     }
 
 
+def _model(model: ModelResult) -> dict[str, Any]:
+    return {
+        "repo": model.pin.repo,
+        "revision": model.pin.revision,
+        "lane": model.lane,
+        "served": str(model.served) if model.served else None,
+        "fresh": model.fresh,
+        "manifest": str(model.manifest),
+        "allowed": model.decision.allowed,
+        "reasons": [reason.to_json() for reason in model.decision.denials],
+        "warnings": [reason.to_json() for reason in model.decision.warnings],
+    }
+
+
+def _render_models(output: Output, result: SyncResult) -> None:
+    for model in result.models.models:
+        word = "approved, signed" if model.decision.allowed else "denied"
+        output.say(f"model {model.pin} in lane {model.lane}: {word}")
+        for reason in (*model.decision.denials, *model.decision.warnings):
+            output.say(f"  {reason.outcome}: {reason.rule}: {reason.seen}")
+            if reason.hint:
+                output.say(f"  → {reason.hint}")
+
+
 def render(output: Output, mirror: Mirror, result: SyncResult, now: datetime) -> None:
     """Print the table, the refusals with what to do, and one closing line."""
     output.table(
@@ -114,6 +140,7 @@ def render(output: Output, mirror: Mirror, result: SyncResult, now: datetime) ->
                 output.say(f"{kernel.pin} {item.variant}: {reason.rule}: {reason.seen}")
                 if reason.hint:
                     output.say(f"  → {reason.hint}")
+    _render_models(output, result)
     for moved in result.moved:
         output.say(
             f"{moved.repo}: upstream moved v{moved.version} from {moved.locked.short} to "
@@ -123,12 +150,12 @@ def render(output: Output, mirror: Mirror, result: SyncResult, now: datetime) ->
     _render_exceptions(output, result, now)
     for waits in result.waiting:
         output.say(f"{waits.name}: waiting for kgate approve; not served until then")
-    for failure in result.failures:
+    for failure in result.failed:
         output.note(f"error: {failure.pin}: {failure.error.message}")
         if failure.error.hint:
             output.note(f"  → {failure.error.hint}")
     output.say(
-        f"{result.approved} approved, {result.denied} denied, {len(result.failures)} without an "
+        f"{result.approved} approved, {result.denied} denied, {len(result.failed)} without an "
         f"answer; {size(result.fetched_bytes)} fetched."
     )
 

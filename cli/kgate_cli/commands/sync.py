@@ -85,5 +85,5 @@ def _lock(mirror: Mirror, source: Source, tell: Callable[[str], None], *, locked
 def _code(mirror: Mirror, result: SyncResult) -> int:
     moved = bool(result.moved) and mirror.config.on_moved == "fail"
     return exits.worst(
-        [failure.error for failure in result.failures], refused=bool(result.denied) or moved
+        [failure.error for failure in result.failed], refused=bool(result.denied) or moved
     )

@@ -15,6 +15,7 @@ from kgate_core.bundle import MEDIA_TYPE as SIGSTORE_BUNDLE
 from kgate_core.bundle import Bundle
 from kgate_core.digest import Digest
 from kgate_core.errors import KgateError
+from kgate_core.kernel import RepoType
 from kgate_core.statement import Statement
 from kgate_core.verify import Expected, Rejected, verify
 from kgate_mirror_server.bundle.carried import carry
@@ -102,8 +103,8 @@ def gather(
     items: list[Item] = []
     listed: list[Descriptor] = []
     for publication in sorted(mirror.catalog.publications(), key=lambda item: item.published_at):
-        if not wanted(publication):
-            continue
+        if publication.repo_type is RepoType.MODEL or not wanted(publication):
+            continue  # weights have carriers of their own; what executes is what needs the care
         variants = tuple(_proven(mirror, publication, trusted, left_out, now))
         if variants:
             narrowed = replace(publication, variants=variants)

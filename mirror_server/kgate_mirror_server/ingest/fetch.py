@@ -11,11 +11,11 @@ import fnmatch
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
 from kgate_core.digest import Digest
 from kgate_core.errors import IntegrityError, InvalidInput, NotFound
-from kgate_core.kernel import Variant
+from kgate_core.kernel import Variant, folder_of
 from kgate_core.manifest import FileEntry, Manifest, check_path
 from kgate_mirror_server.ports import ServedFile, UpstreamFile
 from kgate_mirror_server.upstream.gitoid import blob_oid
@@ -45,6 +45,15 @@ class DescribedVariant:
     files: tuple[ServedFile, ...]
     fetched_bytes: int
     """Bytes that had to come from upstream to say this much."""
+
+
+class Described(Protocol):
+    """Files as upstream promises them."""
+
+    @property
+    def files(self) -> tuple[ServedFile, ...]:
+        """All of them."""
+        ...
 
 
 def select_variants(
@@ -91,7 +100,22 @@ def describe_variant(
     other bytes than it listed, UpstreamError if it does not answer, InvalidInput for paths that
     cannot be kept apart.
     """
-    prefix = f"build/{variant}/"
+    manifest, served, fetched = describe_files(
+        upstream, store, repo, revision, files, folder_of(variant), progress
+    )
+    return DescribedVariant(Variant.parse(variant), manifest, served, fetched)
+
+
+def describe_files(
+    upstream: HubClient,
+    store: BlobStore,
+    repo: KernelRef,
+    revision: Revision,
+    files: Sequence[UpstreamFile],
+    prefix: str,
+    progress: Progress,
+) -> tuple[Manifest, tuple[ServedFile, ...], int]:
+    """Return the files below a prefix as `describe_variant` does, and the bytes that came."""
     for file in files:
         check_path(file.path)
 
@@ -104,12 +128,8 @@ def describe_variant(
     manifest = Manifest.of(
         FileEntry(file.path.removeprefix(prefix), file.size, file.digest) for file, _ in described
     )
-    return DescribedVariant(
-        Variant.parse(variant),
-        manifest,
-        tuple(sorted((file for file, _ in described), key=lambda file: file.path)),
-        sum(count for _, count in described),
-    )
+    served = tuple(sorted((file for file, _ in described), key=lambda file: file.path))
+    return manifest, served, sum(count for _, count in described)
 
 
 def fetch_large(
@@ -117,7 +137,7 @@ def fetch_large(
     store: BlobStore,
     repo: KernelRef,
     revision: Revision,
-    described: DescribedVariant,
+    described: Described,
     progress: Progress,
 ) -> int:
     """Store every LFS file that is missing; return the bytes that came. Raises as above."""

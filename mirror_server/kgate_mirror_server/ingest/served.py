@@ -26,7 +26,8 @@ def served_revision(
     """Return the revision for these variants of a commit; the commit itself if it is free."""
     taken = False
     for publication in publications:
-        if (publication.repo, publication.lane) != (locked.repo, locked.lane):
+        place = (publication.repo_type, publication.repo, publication.lane)
+        if place != (locked.repo_type, locked.repo, locked.lane):
             continue
         held = {item.variant: item.manifest for item in publication.variants}
         if publication.upstream == locked.commit and held == wanted:

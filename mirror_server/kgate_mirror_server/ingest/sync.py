@@ -29,6 +29,7 @@ from kgate_mirror_server.ingest.resolve import (
     resolve_pin,
     unpinned_path,
 )
+from kgate_mirror_server.models.intake import ModelFailure, ModelsResult, admit_models
 from kgate_mirror_server.ports import EvidenceKind
 from kgate_mirror_server.trust.approvals import Waiting, waiting
 from kgate_mirror_server.trust.audithead import sign_head
@@ -72,18 +73,27 @@ class SyncResult:
     fetched_bytes: int = 0
     waiting: list[Waiting] = field(default_factory=list)
     """What was signed, but lacks a signature that its lane asks for besides."""
+    models: ModelsResult = field(default_factory=ModelsResult)
+    """How model pins came out."""
     exceptions: Exceptions = field(default_factory=Exceptions)
     """What may be used although a rule denies it, and what claims to be but may not."""
 
     @property
+    def failed(self) -> tuple[Failure | ModelFailure, ...]:
+        """Every pin about which there is no answer."""
+        return (*self.failures, *self.models.failures)
+
+    @property
     def denied(self) -> int:
         """How many variants may not be used."""
-        return sum(not item.allowed for kernel in self.kernels for item in kernel.variants)
+        variants = sum(not item.allowed for kernel in self.kernels for item in kernel.variants)
+        return variants + sum(not item.decision.allowed for item in self.models.models)
 
     @property
     def approved(self) -> int:
         """How many variants may be used."""
-        return sum(item.allowed for kernel in self.kernels for item in kernel.variants)
+        variants = sum(item.allowed for kernel in self.kernels for item in kernel.variants)
+        return variants + sum(item.decision.allowed for item in self.models.models)
 
 
 def update_lock(
@@ -126,10 +136,12 @@ def sync(mirror: Mirror, lock: Lock, source: Source, now: datetime, *, tell: Tol
             result.failures.append(Failure(pin, exc))
             continue
         result.kernels.append(done)
-    result.fetched_bytes = source.fetched_bytes
+    result.models = admit_models(mirror, now, source.progress, tell)
+    result.fetched_bytes = source.fetched_bytes + result.models.fetched_bytes
     if record(mirror, now):
         refresh_trust(mirror, now)
-    published = {(kernel.pin.ref, kernel.served, kernel.lane) for kernel in result.kernels}
+    published = {(item.pin.ref, item.served, item.lane) for item in result.models.models}
+    published |= {(kernel.pin.ref, kernel.served, kernel.lane) for kernel in result.kernels}
     result.waiting = waiting(
         mirror,
         (

@@ -81,6 +81,7 @@ def _document(ref: KernelRef, visible: Visible) -> dict[str, Any]:
 
 def _denied(denial: Denial) -> dict[str, Any]:
     return {
+        "type": str(denial.repo_type),
         "upstream": str(denial.upstream),
         "version": None if denial.version is None else f"v{denial.version}",
         "variant": denial.variant,

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from kgate_core.errors import KgateError
+from kgate_core.kernel import folder_of
 from kgate_core.manifest import Manifest
 from kgate_core.verify import Expected, Verified, verify
 from kgate_mirror_server.serve import gitids
@@ -103,7 +104,8 @@ def _read(store: BlobStore, digest: Digest) -> bytes:
 def _compare(item: PublishedVariant, manifest: Manifest) -> str | None:
     served = {file.path: (file.size, file.digest) for file in item.files}
     signed = {
-        f"build/{item.variant}/{entry.path}": (entry.size, entry.digest) for entry in manifest.files
+        f"{folder_of(item.variant)}{entry.path}": (entry.size, entry.digest)
+        for entry in manifest.files
     }
     if len(served) != len(item.files) or served != signed:
         return "the row's files are not those of the signed manifest"

@@ -24,6 +24,8 @@ from kgate_mirror_server.serve.settings import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from kgate_mirror_server.settings.models import Models
+
 
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -43,19 +45,6 @@ class Tls(_Strict):
 
     certificate: Path
     key: Path
-
-
-class Models(_Strict):
-    """Where model repositories come from: one HF_ENDPOINT serves them too."""
-
-    delegate: str
-    """Address of a Hub or an Artifactory repository; kernels never come from there."""
-    token_file: Path | None = None
-    """File with the mirror's own token for that host."""
-    forward_credentials: bool = False
-    """Whether a client's Authorization header goes to that host."""
-    code_allowed: tuple[str, ...] = ()
-    """Patterns of repositories that may carry code in production all the same."""
 
 
 class Serve(_Strict):
@@ -112,12 +101,13 @@ def serve_settings(
         marked_lanes=frozenset(serve.shim_required),
         public_url=serve.public_url.rstrip("/"),
         delegate=None
-        if models is None
+        if models is None or models.delegate is None
         else DelegateSettings(
             models.delegate.rstrip("/"),
             path(models.token_file) if models.token_file else None,
             models.forward_credentials,
-            code_allowed=models.code_allowed,
+            frozenset(models.strict_lanes),
+            models.code_allowed,
         ),
         tls=TlsFiles(path(serve.tls.certificate), path(serve.tls.key)) if serve.tls else None,
     )

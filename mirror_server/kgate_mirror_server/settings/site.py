@@ -28,7 +28,8 @@ from kgate_core.ondeny import OnDeny  # noqa: TC001  # pydantic reads it at run 
 from kgate_mirror_server.events import Events
 from kgate_mirror_server.settings import marks
 from kgate_mirror_server.settings.floors import Floors
-from kgate_mirror_server.settings.serving import Models, Serve
+from kgate_mirror_server.settings.models import ModelPin, Models
+from kgate_mirror_server.settings.serving import Serve
 from kgate_mirror_server.settings.targets import Target
 from kgate_mirror_server.settings.upstreams import (
     Publisher,
@@ -177,7 +178,7 @@ class Config(_Model):
     lanes: dict[Lane, Floors] = {}
     """What is signed as the least of a lane; `kgate trust update` signs it."""
     models: Models | None = None
-    """Where model repositories come from; without, those that are not published are refused."""
+    """Where model repositories come from; without, all are refused."""
     events: Events = Events()
     targets: tuple[Target, ...] = ()
     """The machines that every kernel should have a variant for; rule `targets-covered`."""
@@ -209,6 +210,11 @@ class Config(_Model):
     def _no_kernels(cls, value: object) -> object:
         return () if value is None else value
 
+    @field_validator("models", mode="before")
+    @classmethod
+    def _refuse_models(cls, value: object) -> object:
+        return None if value == "refuse" else value
+
     @model_validator(mode="after")
     def _distinct(self) -> Config:
         seen = [(pin.repo, pin.wanted, pin.lane or self.lane) for pin in self.kernels]
@@ -219,14 +225,18 @@ class Config(_Model):
     @model_validator(mode="after")
     def _routed(self) -> Config:
         check_distinct(self.upstream, self.upstreams)
-        for pin in self.kernels:
+        for pin in self._pins:
             self.check_allowed(pin)
         check_routes(
             [(p.repo, self.lane_of(p), self.upstream_of(p).identity) for p in self.kernels]
         )
         return self
 
-    def upstream_of(self, pin: Pin) -> Upstream:
+    @property
+    def _pins(self) -> tuple[Pin | ModelPin, ...]:
+        return (*self.kernels, *(() if self.models is None else self.models.mirror))
+
+    def upstream_of(self, pin: Pin | ModelPin) -> Upstream:
         """Return where a pin comes from; raises ValueError for a name that is not there."""
         if pin.upstream is None:
             return self.upstream
@@ -237,17 +247,17 @@ class Config(_Model):
             )
         return self.upstreams[pin.upstream]
 
-    def check_allowed(self, pin: Pin) -> None:
+    def check_allowed(self, pin: Pin | ModelPin) -> None:
         """Raise ValueError if the upstream's lists do not let a pin's repository in."""
         if refusal := self.upstream_of(pin).refusal(pin.repo):
             raise ValueError(refusal)
 
     def origins(self, lane: str) -> frozenset[str]:
-        """Return the identities of all upstreams that a lane takes kernels from."""
-        routed = {self.upstream_of(p).identity for p in self.kernels if self.lane_of(p) == lane}
+        """Return the identities of all upstreams that a lane takes kernels or models from."""
+        routed = {self.upstream_of(p).identity for p in self._pins if self.lane_of(p) == lane}
         return frozenset(routed | {self.upstream.identity})
 
-    def lane_of(self, pin: Pin) -> str:
+    def lane_of(self, pin: Pin | ModelPin) -> str:
         """Return the lane that a pin belongs to."""
         return pin.lane or self.lane
 
@@ -306,6 +316,7 @@ def _known_fields(where: tuple[str | int, ...]) -> set[str]:
         "events": Events,
         "keys": Keys,
         "lanes": Floors,
+        "models": Models,
         "serve": Serve,
         "timestamp": TimestampAuthority,
     }

@@ -44,13 +44,14 @@ def open_upstream(
     return HubUpstream(Requests(upstream.url, access, AGENT), origin=upstream.identity)
 
 
-def open_models(config: Config, environment: Mapping[str, str] | None = None) -> HubClient:
-    """Return the default upstream's model repositories; raises InvalidInput if it has none."""
-    upstream = config.upstream
+def open_models(
+    config: Config, upstream: Upstream, environment: Mapping[str, str] | None = None
+) -> HubClient:
+    """Return an upstream's model repositories; raises InvalidInput if it has none."""
     if upstream.is_folder or upstream.is_registry:
         raise InvalidInput(
             f"models cannot be mirrored from {upstream.url}",
-            hint="only a Hub has model repositories; name one under upstream:",
+            hint="only a Hub has model repositories; name one under upstreams: and in the pin",
         )
     from kgate_mirror_server.upstream.hub import HubUpstream  # noqa: PLC0415  # as above
     from kgate_mirror_server.upstream.requests import Requests  # noqa: PLC0415  # as above

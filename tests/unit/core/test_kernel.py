@@ -6,6 +6,7 @@ import pytest
 
 from kgate_core.errors import InvalidInput
 from kgate_core.kernel import (
+    WHOLE,
     Framework,
     KernelId,
     KernelRef,
@@ -13,6 +14,7 @@ from kgate_core.kernel import (
     Revision,
     Variant,
     check_origin,
+    folder_of,
 )
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -190,3 +192,15 @@ def test_other_origins_are_refused(text: str) -> None:
         check_origin(text)
     with pytest.raises(InvalidInput):
         replace(KERNEL, origin=text)
+
+
+def test_a_model_is_the_whole_repository_and_a_kernel_never_is() -> None:
+    model = replace(KERNEL, repo_type=RepoType.MODEL, variant=WHOLE)
+    assert model.purl == PURL.partition("#")[0].replace("type=kernel", "type=model")
+    assert KernelId.parse_purl(model.purl) == model
+    assert (folder_of(WHOLE), folder_of("torch-cpu")) == ("", "build/torch-cpu/")
+    for text in (PURL.partition("#")[0], f"{model.purl}#", f"{model.purl}#build/"):
+        with pytest.raises(InvalidInput):
+            KernelId.parse_purl(text)
+    with pytest.raises(InvalidInput, match="not a build variant"):
+        replace(KERNEL, variant=WHOLE)

@@ -1,0 +1,1 @@
+"""Model repositories, mirrored commit by commit: the rules for them, and their way in."""
