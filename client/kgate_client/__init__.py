@@ -1,10 +1,10 @@
 """The shim in the pod: nothing is executed before its bytes matched a signed manifest.
 
 Importing this package costs nothing and starts nothing: `autoload` does that, from a `.pth` file.
-What people import is `load`, `fallback` and `KgateBlocked`.
+What people import is `load`, `fallback` and the refusals.
 """
 
-from kgate_client.blocked import KgateBlocked
+from kgate_client.blocked import KgateBlocked, KgateRefusal, KgateStopped
 
 TYPE_CHECKING = False  # every interpreter imports this package: not even `typing` comes along
 if TYPE_CHECKING:
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from kgate_client.plain import fallback, load
 
-__all__ = ["KgateBlocked", "fallback", "load"]
+__all__ = ["KgateBlocked", "KgateRefusal", "KgateStopped", "fallback", "load"]
 
 
 def __getattr__(name: str) -> "Any":  # noqa: ANN401  # the two names below have different types

@@ -12,6 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
+from kgate_client.choice import read_choices
+from kgate_core.errors import InvalidInput
+from kgate_core.ondeny import EVERY, OnDeny
 from kgate_core.trust import Mode
 
 if TYPE_CHECKING:
@@ -38,6 +41,8 @@ class PodConfig:
     """`KGATE_LANE`, else the lane in the path of `HF_ENDPOINT`."""
     mode: Mode | None = None
     """`KGATE_MODE`; None leaves it to the signed floor."""
+    on_deny: Mapping[str, OnDeny] = field(default_factory=dict)
+    """`KGATE_ON_DENY`: what becomes of refused kernels, by name or `*`; it only tightens."""
     disable: bool = False
     """`KGATE_DISABLE` was set; counts only where no trust root is pinned."""
     report: Path | None = None
@@ -45,7 +50,7 @@ class PodConfig:
     warn: bool = True
     """False for `KGATE_WARN=0`: no sentence on stderr."""
     canary: str = ""
-    """`KGATE_CANARY`: name of this replica's pool (see `canary`)."""
+    """`KGATE_CANARY`: the pool of replicas that this one belongs to (see `locks`)."""
     endpoint: str | None = None
     """`HF_ENDPOINT` without a trailing slash; None where it is not set."""
     token: str | None = field(default=None, repr=False)
@@ -80,6 +85,7 @@ class PodConfig:
             lock=_path(environ, "KGATE_LOCK"),
             lane=environ.get("KGATE_LANE") or _lane_of(endpoint) or DEFAULT_LANE,
             mode=_mode(environ, problems),
+            on_deny=_on_deny(environ, problems),
             disable=_switch(environ, "KGATE_DISABLE"),
             report=_path(environ, "KGATE_REPORT"),
             warn=environ.get("KGATE_WARN", "1").lower() not in {"0", "false", "no", "off"},
@@ -103,6 +109,14 @@ def _mode(environ: Mapping[str, str], problems: list[str]) -> Mode | None:
     except ValueError:
         problems.append(f"KGATE_MODE={text!r} is not one of {', '.join(Mode)}: taken as enforce")
         return Mode.ENFORCE
+
+
+def _on_deny(environ: Mapping[str, str], problems: list[str]) -> Mapping[str, OnDeny]:
+    try:
+        return read_choices(environ.get("KGATE_ON_DENY", ""))
+    except InvalidInput as exc:
+        problems.append(f"{exc.message}: taken as block for all")
+        return {EVERY: OnDeny.BLOCK}
 
 
 def _lane_of(endpoint: str | None) -> str | None:

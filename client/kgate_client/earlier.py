@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from kgate_client.asked import Asked
-from kgate_client.blocked import KgateBlocked
-from kgate_client.fallbacks import convert, refuse_dead_endpoint
+from kgate_client.blocked import KgateBlocked, KgateRefusal
+from kgate_client.fallbacks import instead, refuse_dead_endpoint
 from kgate_client.process import falls_back, shim
 from kgate_client.request import Request
 
@@ -96,13 +96,10 @@ def asking(original: Function) -> Function:
             if outermost and _asks_the_hub(original.__name__, asked, kwargs):
                 refuse_dead_endpoint()
             return original(*args, **kwargs)
-        except KgateBlocked:
+        except KgateRefusal:
             raise
-        except Exception as exc:
-            blocked = convert(exc, asked)
-            if blocked is None:
-                raise
-            raise blocked from exc
+        except Exception as exc:  # noqa: BLE001  # raised again as a refusal
+            return instead(exc, asked)
         finally:
             _asking.reset(token)
 

@@ -2,7 +2,8 @@
 
 `kernels` falls back for one type of error only, and only if told so; everything else (an unknown
 repository, a dead endpoint, a library that does not fit) stops the program. These replacements of
-its functions turn all of it into that one type, in mode enforce and in no other.
+its functions turn all of it into that one type in mode enforce, and in mode strict into one that
+nobody takes for a fallback.
 """
 
 # ruff: noqa: ANN401  # the library's own arguments and results pass through, whatever they are
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from kgate_client import versions
 from kgate_client.asked import Asked
-from kgate_client.blocked import KgateBlocked
+from kgate_client.blocked import KgateBlocked, KgateRefusal
 from kgate_client.process import falls_back, stops
 
 if TYPE_CHECKING:
@@ -30,13 +31,10 @@ def converting(original: Function) -> Function:
     def get(*args: Any, **kwargs: Any) -> Any:
         try:
             return original(*args, **kwargs)
-        except KgateBlocked:
+        except KgateRefusal:
             raise
-        except Exception as exc:
-            blocked = convert(exc, asked_of(kwargs["kernel"]))
-            if blocked is None:
-                raise
-            raise blocked from exc
+        except Exception as exc:  # noqa: BLE001  # raised again as a refusal
+            return instead(exc, asked_of(kwargs["kernel"]))
 
     return get
 
@@ -53,6 +51,9 @@ def resolving(original: Function) -> Function:
         except Exception as exc:
             pin = kwargs.get("revision") or f"v{kwargs.get('version')}"
             asked = Asked(str(kwargs["repo_id"] if "repo_id" in kwargs else args[0]), pin)
+            pod = falls_back()
+            if pod is not None and (earlier := pod.previous_commit(asked)) is not None:
+                return earlier
             blocked = convert(exc, asked)
             if blocked is None:
                 raise
@@ -72,7 +73,7 @@ def converting_layer(original: Function) -> Function:
     def get_layer(repo: Any, module_class: Any) -> Any:
         try:
             return original(repo, module_class)
-        except KgateBlocked:
+        except KgateRefusal:
             raise
         except Exception as exc:
             if _raised_by(exc, "_validate_layer", "_get_kernel_layer", "_get_kernel_func"):
@@ -141,18 +142,32 @@ def _reason_of(exc: BaseException) -> str:
     return next((_REASONS[name] for name in names if name in _REASONS), "load-error")
 
 
-def convert(exc: Exception, asked: Asked) -> KgateBlocked | None:
+def convert(exc: Exception, asked: Asked) -> KgateRefusal | None:
     """Return what to raise instead, None where the error is to be left alone."""
-    pod = falls_back()
+    pod = stops()
     if pod is None:
         return None
-    text = str(exc).strip().partition("\n")[0] or type(exc).__name__
-    return pod.blocked(str(asked), _reason_of(exc), text, asked=asked)
+    return pod.blocked(str(asked), _reason_of(exc), _first_line(exc), asked=asked)
+
+
+def instead(exc: Exception, asked: Asked) -> Any:
+    """Return the kernel's previous version where one is kept, else raise what callers expect."""
+    pod = falls_back()
+    if pod is not None:
+        kept = pod.previous(asked, _reason_of(exc), _first_line(exc))
+        if kept is not None:
+            return kept
+    blocked = convert(exc, asked)
+    raise exc if blocked is None else blocked from exc
+
+
+def _first_line(exc: Exception) -> str:
+    return str(exc).strip().partition("\n")[0] or type(exc).__name__
 
 
 def refuse_dead_endpoint() -> None:
     """Fail at once where the client would retry a dead endpoint for 23 seconds per request."""
-    pod = falls_back()
+    pod = stops()
     if pod is None:
         return
     if problem := pod.unreachable():

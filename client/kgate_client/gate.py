@@ -13,12 +13,14 @@ from kgate_client.answer import Answer, Cleared, Refused, Trace
 from kgate_client.closure import check_closure, mapped_files
 from kgate_client.files import copy_files, digest_files, walk
 from kgate_client.loader import check_name
+from kgate_client.locks import disallowed
 from kgate_client.place import Mismatch, Place, expect
 from kgate_client.seal import discard
 from kgate_core import strictjson
 from kgate_core.digest import Digest
 from kgate_core.errors import IntegrityError, InvalidInput, KgateError, NotFound, TrustError
-from kgate_core.verify import Reason, Rejected, Verified, verify
+from kgate_core.kernel import KernelRef, Revision
+from kgate_core.verify import Expected, Reason, Rejected, Verified, verify
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -28,12 +30,13 @@ if TYPE_CHECKING:
     from kgate_client.asked import Asked
     from kgate_client.attestations import AttestationFinder
     from kgate_client.files import Walked
+    from kgate_client.locks import HeldLock
+    from kgate_client.previous import Earlier
     from kgate_client.seal import SealedStore
     from kgate_client.trust import TrustKeeper
-    from kgate_core.lock import Lock
     from kgate_core.manifest import Manifest
     from kgate_core.trust import TrustedRoot
-    from kgate_core.verify import Expected, Verdict
+    from kgate_core.verify import Verdict
 
 METADATA: Final = "metadata.json"
 # A fresh document from the mirror cannot change these answers.
@@ -57,7 +60,8 @@ class Gate:
         keeper: TrustKeeper,
         finder: AttestationFinder,
         sealed: SealedStore,
-        lock: Callable[[], Lock | None],
+        lock: Callable[[], HeldLock | None],
+        pool: str = "",
         library_path: str,
         now: Callable[[], datetime],
     ) -> None:
@@ -66,6 +70,7 @@ class Gate:
         self._finder = finder
         self._sealed = sealed
         self._lock = lock
+        self._pool = pool
         self._library_path = library_path
         self._now = now
 
@@ -104,7 +109,8 @@ class Gate:
                 verdict = self._verify(expected, manifest, trusted, trace)
             # 5.
             metadata = _read_metadata(staging or sealed or path, manifest)
-            self._agree(asked, verdict, manifest, metadata, depends)
+            self._agree(asked, verdict, metadata, depends)
+            self._agree_lock(asked, verdict, manifest, trusted)
             self._agree_libraries(staging or sealed or path, manifest)
             # 6.
             if staging is not None:
@@ -113,19 +119,51 @@ class Gate:
                 staging = None
                 self._finder.note(_name_of(verdict), manifest.digest)
             return Cleared(trace, verdict, manifest, metadata, sealed)
-        except _Stop as stop:
-            return Refused(trace, stop.reason, stop.message)
-        except Mismatch as exc:
-            return Refused(trace, str(Reason.WRONG_IDENTITY), str(exc))
-        except TrustError as exc:
-            return Refused(trace, "no-trust", exc.message)
-        except KgateError as exc:
-            return Refused(trace, exc.code, exc.message)
-        except OSError as exc:
-            return Refused(trace, "cannot-seal", f"no private copy could be made: {exc}")
+        except (_Stop, Mismatch, KgateError, OSError) as exc:
+            return _refused(trace, exc)
         finally:
             if staging is not None:
                 discard(staging)
+
+    def recheck(self, asked: Asked, noted: Earlier, *, depends: Sequence[Digest] = ()) -> Answer:
+        """Answer for a version that ran before, under today's trust: steps 1, 4 and 5 of `check`.
+
+        Its own copy is digested again. The lock must know the kernel, but may hold a newer version.
+        """
+        copy = self._sealed.path(noted.digest)
+        trace = Trace(str(asked), str(copy), str(asked.repo), noted.revision, noted.variant)
+        trace.manifest = str(noted.digest)
+        try:
+            return self._recheck(asked, noted, depends, trace)
+        except (_Stop, KgateError, OSError) as exc:
+            return _refused(trace, exc)
+
+    def _recheck(
+        self, asked: Asked, noted: Earlier, depends: Sequence[Digest], trace: Trace
+    ) -> Cleared:
+        trace.trusted = trusted = self._keeper.current(self._now())
+        attested = self._finder.cached(noted.digest)
+        if attested is None:
+            raise _Stop(str(Reason.NO_BUNDLE), "the cache holds no attestation for it any more")
+        manifest = attested.manifest
+        repo, revision = KernelRef.parse(trace.repo), Revision(noted.revision)
+        expected = Expected(noted.variant, self._lane, repo, revision)
+        verdict = verify(expected, manifest, attested.bundles, trusted, now=self._now())
+        trace.verdict = verdict
+        if isinstance(verdict, Rejected):
+            raise _Stop(str(verdict.reason), verdict.message)
+        sealed = self._sealed.check(manifest)
+        metadata = _read_metadata(sealed, manifest)
+        if metadata.get("kernel-depends") and not depends:
+            raise _Stop("dependency", "its dependencies are not loaded")
+        self._agree(asked, verdict, metadata, depends)
+        held = self._lock()
+        if refused := disallowed(held, trusted.lanes[self._lane], self._pool):
+            raise _Stop("lock-not-allowed", refused)
+        if held is not None and not held.knows(repo, self._lane):
+            raise _Stop("not-locked", f"{repo} is not locked")
+        self._agree_libraries(sealed, manifest)
+        return Cleared(trace, verdict, manifest, metadata, sealed)
 
     def _read(
         self, walked: Walked, expected: Expected, trace: Trace, *, seal: bool
@@ -210,7 +248,6 @@ class Gate:
         self,
         asked: Asked,
         verdict: Verified,
-        manifest: Manifest,
         metadata: dict[str, Any],
         depends: Sequence[Digest],
     ) -> None:
@@ -228,7 +265,6 @@ class Gate:
         for digest in depends:
             if vsa.depends and digest not in vsa.depends:
                 raise _Stop("dependency", f"the dependency {digest} is not one that was admitted")
-        self._agree_lock(asked, verdict, manifest)
 
     @staticmethod
     def _agree_version(asked: Asked, version: int) -> None:
@@ -246,24 +282,31 @@ class Gate:
         if problem:
             raise _Stop("library-replaced", problem)
 
-    def _agree_lock(self, asked: Asked, verdict: Verified, manifest: Manifest) -> None:
-        lock = self._lock()
-        if lock is None:
-            return
+    def _agree_lock(
+        self, asked: Asked, verdict: Verified, manifest: Manifest, trusted: TrustedRoot
+    ) -> None:
+        held = self._lock()
+        if refused := disallowed(held, trusted.lanes[self._lane], self._pool):
+            raise _Stop("lock-not-allowed", refused)
         kernel = verdict.vsa.kernel
-        entries = [
-            entry
-            for entry in lock.kernels
-            if (entry.repo, entry.repo_type, entry.lane)
-            == (kernel.repo, kernel.repo_type, self._lane)
-        ]
-        if asked.version and any(entry.pin == asked.pin for entry in entries):
-            entries = [entry for entry in entries if entry.pin == asked.pin]
-        for entry in entries:
-            locked = entry.variants.get(kernel.variant)
-            if locked is not None and locked.manifest == manifest.digest:
-                return
-        raise _Stop("not-locked", f"{kernel.repo} {kernel.variant} with these files is not locked")
+        if held is not None and not held.holds(asked, kernel, self._lane, manifest.digest):
+            raise _Stop(
+                "not-locked", f"{kernel.repo} {kernel.variant} with these files is not locked"
+            )
+
+
+def _refused(trace: Trace, exc: Exception) -> Refused:
+    match exc:
+        case _Stop():
+            return Refused(trace, exc.reason, exc.message)
+        case Mismatch():
+            return Refused(trace, str(Reason.WRONG_IDENTITY), str(exc))
+        case TrustError():
+            return Refused(trace, "no-trust", exc.message)
+        case KgateError():
+            return Refused(trace, exc.code, exc.message)
+        case _:
+            return Refused(trace, "cannot-seal", f"no private copy could be made: {exc}")
 
 
 def _name(expected: Expected) -> str | None:

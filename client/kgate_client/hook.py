@@ -94,6 +94,7 @@ def _hook_hub(module: ModuleType) -> None:
 
 def _hook_versions(module: ModuleType) -> None:
     _wrap(module, "_get_available_versions", wrappers.without_empty_versions)
+    _wrap(module, "resolve_version_spec_as_ref", wrappers.following_lock)
 
 
 def _hook_deps(module: ModuleType) -> None:
@@ -153,6 +154,10 @@ def _hook_utils(module: ModuleType) -> None:
         _wrap(module, name, earlier.asking)
 
 
+def _hook_earlier_versions(module: ModuleType) -> None:
+    _wrap(module, "resolve_version_spec_as_ref", wrappers.following_lock)
+
+
 def _hook_earlier_func(module: ModuleType) -> None:
     _wrap(module, "select_revision_or_version", fallbacks.resolving)
 
@@ -167,6 +172,7 @@ def _hook_earlier_kernelize(module: ModuleType) -> None:
 
 
 _KERNELS_0_13: Final[Mapping[str, Patch]] = {
+    "kernels._versions": _hook_earlier_versions,
     "kernels.utils": _hook_utils,
     "kernels.layer.layer": _hook_earlier_layer,
     "kernels.layer.func": _hook_earlier_func,

@@ -10,7 +10,7 @@ import functools
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from kgate_client.autoload import start
-from kgate_client.blocked import KgateBlocked
+from kgate_client.blocked import KgateBlocked, KgateStopped
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,13 +30,16 @@ def load(
 ) -> Any:  # noqa: ANN401  # as above
     """Return the kernel's module, or `fallback` where it cannot or may not be loaded.
 
-    Without a fallback it raises KgateBlocked. Other options go to `kernels.get_kernel`.
+    Without a fallback it raises KgateBlocked; where nobody may fall back (mode strict, `onDeny:
+    block`) it raises KgateStopped whatever is given. Other options go to `kernels.get_kernel`.
     """
     start()
     try:
         from kernels import get_kernel
 
         return get_kernel(repo, version=version, revision=revision, **options)
+    except KgateStopped:
+        raise  # mode strict or `onDeny: block`: a fallback is what nobody may take then
     except Exception as exc:
         if fallback is not _NOTHING:
             return fallback

@@ -7,55 +7,43 @@ mistake it. What is checked stands in `gate`; how `kernels` reaches this stands 
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, assert_never
+from typing import TYPE_CHECKING, assert_never
 
 from kgate_client import versions
 from kgate_client.answer import Answer, Cleared, Refused, Trace
+from kgate_client.asked import Asked
 from kgate_client.attestations import AttestationFinder
-from kgate_client.blocked import KgateBlocked
+from kgate_client.blocked import KgateBlocked, KgateRefusal, KgateStopped
+from kgate_client.choice import Choices
 from kgate_client.gate import Gate
 from kgate_client.loader import import_sealed
+from kgate_client.locks import locked_commit, read_lock
+from kgate_client.memory import Loaded, Memory
 from kgate_client.place import Mismatch, Place, expect
+from kgate_client.previous import PreviousVersions, find_previous, note_version
 from kgate_client.store import DocumentStore
 from kgate_client.trust import TrustKeeper
-from kgate_core.errors import InvalidInput
+from kgate_client.voice import Voice
+from kgate_core.errors import InvalidInput, KgateError
+from kgate_core.ondeny import OnDeny
 from kgate_core.trust import Mode
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
+    from contextlib import AbstractContextManager
     from datetime import datetime
-    from pathlib import Path
     from types import ModuleType
 
-    from kgate_client.asked import Asked
     from kgate_client.channel import Channel
     from kgate_client.config import PodConfig
+    from kgate_client.locks import HeldLock
     from kgate_client.report import Reporter
     from kgate_client.request import Request
     from kgate_client.seal import SealedStore
     from kgate_core.digest import Digest
-    from kgate_core.lock import Lock
-
-REMEMBER_REFUSAL: Final = 30.0  # seconds in which the same refused files are not read again
-_FALLBACK: Final = "Running the PyTorch fallback."
-_RAISED: Final = "Mode strict: the caller gets the error."
-_LOADED_ANYWAY: Final = "Loaded all the same: mode {mode} does not stop it."
-
-
-@dataclass(slots=True)
-class _Loaded:
-    answer: Cleared
-    module: ModuleType
-
-
-@dataclass(slots=True)
-class _Memory:
-    by_path: dict[Path, _Loaded] = field(default_factory=dict)
-    by_manifest: dict[Digest, _Loaded] = field(default_factory=dict)
-    refused: dict[tuple[Path, Asked], tuple[float, Refused]] = field(default_factory=dict)
 
 
 class Pod:
@@ -87,12 +75,15 @@ class Pod:
             finder=self.finder,
             sealed=self.sealed,
             lock=self._read_lock,
+            pool=config.canary,
             library_path=config.library_path,
             now=now,
         )
+        self._voice = Voice(reporter, self.keeper, now, config.lane)
+        self._previous = PreviousVersions(self.store)
         self._now = now
         self._monotonic = monotonic
-        self._memory = _Memory()
+        self._memory = Memory()
         self._hub: Channel | None = None
         self._turn = threading.RLock()
 
@@ -109,15 +100,33 @@ class Pod:
         Without a trust root only observe loads anything, so warn means enforce there.
         """
         wanted = self.config.mode
-        if self.keeper.pinned:
-            trusted = self.keeper.floor(self._now())
-            if trusted is not None:
-                lane = trusted.lanes.get(self.config.lane)
-                floor = Mode.ENFORCE if lane is None else lane.mode
-                return floor if wanted is None else max(wanted, floor, key=_strictness)
+        trusted = self.keeper.floor(self._now())
+        if trusted is not None:
+            lane = trusted.lanes.get(self.config.lane)
+            floor = Mode.ENFORCE if lane is None else lane.mode
+            return floor if wanted is None else max(wanted, floor, key=_strictness)
         if wanted is None or wanted is Mode.WARN:
             return Mode.ENFORCE
         return wanted
+
+    def choice(self, repo: str) -> OnDeny:
+        """Return what becomes of a refused kernel (`choice`); a lock that is none says nothing."""
+        trusted = self.keeper.floor(self._now())
+        lane = None if trusted is None else trusted.lanes.get(self.config.lane)
+        try:
+            held = self._read_lock()
+        except KgateError:
+            held = None
+        lock = None if held is None else held.lock
+        return Choices(self.mode(), lane, lock, self.config.on_deny).of(repo)
+
+    def locked_commit(self, repo: str, pin: str, resolved: str) -> str:
+        """Return which commit a pin means under this pod's lock (`locks.locked_commit`)."""
+        try:
+            held = self._read_lock()
+        except KgateError:
+            return resolved  # the gate says so for every kernel
+        return locked_commit(held, self.finder, (repo, pin, self.config.lane), resolved)
 
     def load(self, request: Request) -> ModuleType:
         """Load, or refuse with KgateBlocked, one variant; raises what the kernel's code raises."""
@@ -137,13 +146,42 @@ class Pod:
             self._hub = self.channel or Channel(PUBLIC_HUB)
         return self._hub.probe()
 
-    def blocked(self, kernel: str, reason: str, message: str, *, asked: Asked) -> KgateBlocked:
-        """Report a load that failed before or after the gate and return what to raise for it."""
+    def blocked(self, kernel: str, reason: str, message: str, *, asked: Asked) -> KgateRefusal:
+        """Report a load that failed before or after the gate and return what to raise for it.
+
+        A mirror's no may be a revocation that this process has not heard of: it asks for one.
+        """
+        self.keeper.hurry(self._now())
         mode = self.mode()
+        choice = self.choice(asked.repo or "")
         trace = Trace(str(asked), "", repo=asked.repo or "")
-        self._report(trace, mode, _refusal_outcome(mode), reason, message)
-        self._say(kernel, reason, message, mode)
-        return KgateBlocked(kernel, reason, message)
+        self._voice.refuse(trace, kernel, mode, choice, reason, message)
+        return _refusal(choice, kernel, reason, message)
+
+    def previous(self, asked: Asked, reason: str, message: str) -> ModuleType | None:
+        """Return the version of before for a load that failed before the gate, where one is kept.
+
+        Only for kernels without dependencies: nothing has loaded those at that point.
+        """
+        with self._turn:
+            found = self._kept(asked)
+            if found is None:
+                return None
+            return self._keep(found, contextlib.nullcontext(), str(asked), reason, message)
+
+    def previous_commit(self, asked: Asked) -> str | None:
+        """Return the commit of the version of before, for callers that ask for a commit first."""
+        found = self._kept(asked)
+        return None if found is None else str(found.verdict.vsa.kernel.revision)
+
+    def _kept(
+        self, asked: Asked, depends: Sequence[Digest] = (), refused: str = ""
+    ) -> Cleared | None:
+        if self.mode() is not Mode.ENFORCE:
+            return None
+        if self.choice(asked.repo or "") is not OnDeny.KEEP_PREVIOUS:
+            return None
+        return find_previous(self.gate, self._previous, asked, depends=depends, refused=refused)
 
     def digest_of(self, module: ModuleType) -> Digest | None:
         """Return the manifest digest of a module that came through the gate."""
@@ -163,7 +201,7 @@ class Pod:
                     request.asked, request.path, depends=self._depends(request), seal=False
                 )
                 refused = answer if isinstance(answer, Refused) else None
-                self._report(
+                self._voice.report(
                     answer.trace,
                     Mode.OBSERVE,
                     "observed",
@@ -194,7 +232,7 @@ class Pod:
             case _:
                 assert_never(answer)
 
-    def _again(self, request: Request, loaded: _Loaded, mode: Mode) -> ModuleType:
+    def _again(self, request: Request, loaded: Loaded, mode: Mode) -> ModuleType:
         """Answer for a path that is loaded: the module stands, the question may be another."""
         kernel = loaded.answer.verdict.vsa.kernel
         try:
@@ -213,8 +251,7 @@ class Pod:
         return self._refuse(request, Refused(trace, "wrong-identity", problem), mode)
 
     def _remembered(self, request: Request) -> Refused | None:
-        until, answer = self._memory.refused.get((request.path, request.asked), (0.0, None))
-        return answer if self._monotonic() < until else None
+        return self._memory.refusal(request, self._monotonic())
 
     def _import(self, request: Request, answer: Cleared, mode: Mode) -> ModuleType:
         digest = answer.manifest.digest
@@ -223,106 +260,77 @@ class Pod:
             # Another path to the same bytes; native code can be registered only once.
             module = same.module
         else:
-            if answer.sealed is None:
-                raise InvalidInput("a kernel can only be imported from a sealed copy")
             try:
-                with answer.trace.timed("import"):
-                    module = import_sealed(
-                        answer.sealed,
-                        answer.manifest,
-                        name=str(answer.metadata["id"]),
-                        package=str(answer.metadata.get("name", "")).replace("-", "_"),
-                        context=request.library.context(),
-                    )
+                module = self._run(answer, request.library.context())
             except Exception as exc:
-                self._report(answer.trace, mode, "import-error", type(exc).__name__, str(exc))
+                name = type(exc).__name__
+                self._voice.report(answer.trace, mode, "import-error", name, str(exc))
                 raise
-        loaded = _Loaded(answer, module)
+        loaded = Loaded(answer, module)
         self._memory.by_path[request.path] = loaded
         self._memory.by_manifest.setdefault(digest, loaded)
         if answer.sealed is not None:
             request.library.register(request.path, module, answer.sealed)
         if not self.config.offline:
             versions.keep(Place.of(request.path))
-        self._report(answer.trace, mode, "loaded")
-        self._warn_stale(answer)
+        note_version(self._previous, request.asked, answer)
+        self._voice.report(answer.trace, mode, "loaded")
+        self._voice.warn_stale(answer)
         return module
 
+    def _run(self, answer: Cleared, context: AbstractContextManager[object]) -> ModuleType:
+        if answer.sealed is None:
+            raise InvalidInput("a kernel can only be imported from a sealed copy")
+        with answer.trace.timed("import"):
+            return import_sealed(
+                answer.sealed,
+                answer.manifest,
+                name=str(answer.metadata["id"]),
+                package=str(answer.metadata.get("name", "")).replace("-", "_"),
+                context=context,
+            )
+
     def _refuse(self, request: Request, answer: Refused, mode: Mode) -> ModuleType:
-        kernel = answer.trace.kernel
+        kernel, repo = answer.trace.kernel, answer.trace.repo or request.asked.repo or ""
+        choice = self.choice(repo)
         if mode is Mode.WARN:
-            self._report(answer.trace, mode, "warned", answer.reason, answer.message)
-            self._say(kernel, answer.reason, answer.message, mode)
+            self._voice.refuse(answer.trace, kernel, mode, choice, answer.reason, answer.message)
             return request.library.load_ungated()
-        key = (request.path, request.asked)
-        if self._remembered(request) is None:
-            self._memory.refused[key] = (self._monotonic() + REMEMBER_REFUSAL, answer)
-        outcome = _refusal_outcome(mode)
-        self._report(answer.trace, mode, outcome, answer.reason, answer.message)
-        self._say(kernel, answer.reason, answer.message, mode)
-        raise KgateBlocked(kernel, answer.reason, answer.message)
+        self._memory.remember(request, answer, self._monotonic())
+        asked = Asked(repo or None, request.asked.pin or answer.trace.revision or None)
+        kept = self._kept(asked, self._depends(request), answer.trace.manifest)
+        if kept is not None:
+            context = request.library.context()
+            return self._keep(kept, context, kernel, answer.reason, answer.message)
+        self._voice.refuse(answer.trace, kernel, mode, choice, answer.reason, answer.message)
+        raise _refusal(choice, kernel, answer.reason, answer.message)
+
+    def _keep(
+        self,
+        kept: Cleared,
+        context: AbstractContextManager[object],
+        kernel: str,
+        reason: str,
+        message: str,
+    ) -> ModuleType:
+        digest = kept.manifest.digest
+        loaded = self._memory.by_manifest.get(digest) or Loaded(kept, self._run(kept, context))
+        self._memory.by_manifest.setdefault(digest, loaded)
+        self._voice.keep(kept, kernel, self.mode(), reason, message)
+        return loaded.module
 
     def _depends(self, request: Request) -> tuple[Digest, ...]:
         found = (self.digest_of(module) for module in request.depends)
         return tuple(digest for digest in found if digest is not None)
 
-    def _say(self, kernel: str, reason: str, message: str, mode: Mode) -> None:
-        match mode:
-            case Mode.STRICT:
-                consequence = _RAISED
-            case Mode.ENFORCE:
-                consequence = _FALLBACK
-            case Mode.WARN | Mode.OBSERVE:
-                consequence = _LOADED_ANYWAY.format(mode=mode)
-        self.reporter.refused(kernel, reason, message, consequence=consequence)
-
-    def _warn_stale(self, answer: Cleared) -> None:
-        trusted = answer.trace.trusted
-        lane = None if trusted is None else trusted.lanes.get(self.config.lane)
-        if trusted is None or lane is None or trusted.age(self._now()) <= lane.soft_staleness:
-            return
-        minutes = int(trusted.age(self._now()).total_seconds() // 60)
-        self.reporter.warn(
-            "stale-trust",
-            f"kgate: the trust metadata is {minutes} min old and could not be refreshed"
-            f" ({self.keeper.problem or 'offline'}).",
-        )
-
-    def _report(
-        self, trace: Trace, mode: Mode, outcome: str, reason: str = "", message: str = ""
-    ) -> None:
-        self.reporter.decision(
-            trace,
-            now=self._now(),
-            mode=str(mode),
-            outcome=outcome,
-            reason=reason,
-            message=message,
-            problem=self.keeper.problem,
-        )
-
-    def _read_lock(self) -> Lock | None:
-        if self.config.lock is None:
-            return None
-        from kgate_core.lock import Lock
-
-        try:
-            return Lock.parse(self.config.lock.read_bytes())
-        except OSError as exc:
-            raise InvalidInput(f"the lock {self.config.lock} cannot be read ({exc})") from exc
+    def _read_lock(self) -> HeldLock | None:
+        return read_lock(self.config.lock, self.config.canary)
 
 
 def _strictness(mode: Mode) -> int:
     return mode.strictness
 
 
-def _refusal_outcome(mode: Mode) -> str:
-    match mode:
-        case Mode.STRICT:
-            return "raised"
-        case Mode.ENFORCE:
-            return "fallback"
-        case Mode.WARN:
-            return "warned"
-        case Mode.OBSERVE:
-            return "observed"
+def _refusal(choice: OnDeny, kernel: str, reason: str, message: str) -> KgateRefusal:
+    kind = KgateStopped if choice is OnDeny.BLOCK else KgateBlocked
+    return kind(kernel, reason, message)

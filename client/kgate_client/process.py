@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from kgate_client.blocked import KgateBlocked
+from kgate_client.blocked import KgateBlocked, KgateStopped
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -29,7 +29,7 @@ _making = threading.Lock()
 def shim() -> Pod | None:
     """Return this process's shim; None if it is broken and may not matter (observe).
 
-    Raises KgateBlocked if it is broken and matters.
+    Raises KgateRefusal if it is broken and matters.
     """
     try:
         return current()
@@ -39,7 +39,9 @@ def shim() -> Pod | None:
 
             logging.getLogger(__name__).debug("kgate only observes, and is broken", exc_info=True)
             return None
-        raise KgateBlocked("a kernel", "gate-broken", f"kgate does not work here ({exc})") from exc
+        strict = os.environ.get("KGATE_MODE", "").lower() == "strict"
+        kind = KgateStopped if strict else KgateBlocked
+        raise kind("a kernel", "gate-broken", f"kgate does not work here ({exc})") from exc
 
 
 def stops() -> Pod | None:

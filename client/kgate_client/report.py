@@ -126,6 +126,11 @@ def shorten(kernel: str) -> str:
     return f"{name}{at}{revision[:4]}…{revision[-4:]}" if is_commit else kernel
 
 
+def torch_version() -> str:
+    """Return the version of the torch that is loaded, nothing without one."""
+    return str(getattr(sys.modules.get("torch"), "__version__", ""))
+
+
 def host_facts() -> dict[str, str]:
     """Return what ran where; looks only at what is loaded already and starts no driver."""
     facts = {"python": platform.python_version(), "machine": platform.machine()}

@@ -108,6 +108,13 @@ class TrustKeeper:
             self._refresh(now)
             return self.current(now)
 
+    def hurry(self, now: datetime) -> None:
+        """Ask the source whatever the age, unless that was just done; nothing it says raises."""
+        with self._lock:
+            self._read_cache_once(now)
+            if self._monotonic() >= self._last_attempt + RETRY:
+                self._refresh(now)
+
     def _due(self, now: datetime) -> bool:
         if self._source is None or self._monotonic() < self._last_attempt + RETRY:
             return False

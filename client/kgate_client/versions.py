@@ -13,6 +13,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
+    from kgate_client.asked import Asked
     from kgate_client.place import Place
 
 NOTHING: Final = "0a4e10129ac575afcde821691a382960f6f905b3"
@@ -24,6 +25,17 @@ _meant: dict[tuple[str, str], set[int]] = {}  # (repository, commit) to version 
 def note(repo: str, version: int, commit: str) -> None:
     """Note what a version resolved to in this process."""
     _meant.setdefault((repo, commit), set()).add(version)
+
+
+def pins_of(asked: Asked) -> tuple[str, ...]:
+    """Return under which pins a request could have been made: its own, then `vN` it stands for.
+
+    A layer resolves its version first and then asks for a commit.
+    """
+    if asked.pin is None:
+        return ()
+    numbers = sorted(_meant.get((asked.repo or "", asked.pin), ()), reverse=True)
+    return (asked.pin, *(f"v{number}" for number in numbers))
 
 
 def keep(place: Place) -> None:

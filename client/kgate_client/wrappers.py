@@ -150,6 +150,33 @@ def without_empty_versions(original: Function) -> Function:
     return get_available_versions
 
 
+def following_lock(original: Function) -> Function:
+    """Let a version mean what this pod's lock says, so that replicas run the same."""
+
+    @functools.wraps(original)
+    def resolve_version_spec_as_ref(
+        repo_id: str, version_spec: Any, *args: Any, **kwargs: Any
+    ) -> Any:
+        pod = stops()
+        if pod is None or pod.config.lock is None:
+            return original(repo_id, version_spec, *args, **kwargs)
+        name = f"v{version_spec}"
+        try:
+            found = original(repo_id, version_spec, *args, **kwargs)
+        except Exception:
+            commit = pod.locked_commit(repo_id, name, "")
+            if not commit:
+                raise
+        else:
+            commit = pod.locked_commit(repo_id, name, str(found.target_commit))
+            if commit == found.target_commit:
+                return found
+        kind = sys.modules["huggingface_hub.hf_api"].GitRefInfo
+        return kind(name=name, ref=f"refs/heads/{name}", target_commit=commit)
+
+    return resolve_version_spec_as_ref
+
+
 def refusing_scripts(original: Function) -> Function:
     """Refuse scripts that came with a repository but that nobody signed."""
 

@@ -245,24 +245,24 @@ def test_warn_loads_and_complains(tmp_path: Path) -> None:
     assert result.reports[0]["outcome"] == "warned"
 
 
-def test_strict_raises_where_enforce_falls_back(tmp_path: Path) -> None:
+def test_strict_raises_what_nobody_takes_for_a_fallback(tmp_path: Path) -> None:
     pod = Pod.make(tmp_path, admitted=False)
     program = (
         MODEL
         + """
-from kgate_client import KgateBlocked
+from kgate_client import KgateStopped
 try:
     outcome = run()["outcome"]
-except KgateBlocked as exc:
-    outcome = exc.reason
+except KgateStopped as exc:
+    outcome = [exc.reason, isinstance(exc, FileNotFoundError)]
 print(json.dumps(outcome))
 """
     )
-    assert pod.run(program, KGATE_MODE="strict").value == "no-attestation"
+    assert pod.run(program, KGATE_MODE="strict").value == ["no-attestation", False]
     insisting = program.replace("run()", "run(use_fallback=KernelizeFallback.ALL)").replace(
         "from kgate_client", "from kernels import KernelizeFallback\nfrom kgate_client"
     )
-    assert pod.run(insisting, KGATE_MODE="strict").value == "no-attestation"
+    assert pod.run(insisting, KGATE_MODE="strict").value == ["no-attestation", False]
     assert pod.run(program).value == "fallback"
 
 

@@ -31,6 +31,13 @@ class FakePod:
         self.requests: list[Request] = []
         self.blocks: list[tuple[str, str, str]] = []
         self.unreachable_because = ""
+        self.kept: ModuleType | None = None
+
+    def previous(self, asked: Asked, reason: str, message: str) -> ModuleType | None:
+        return self.kept
+
+    def previous_commit(self, asked: Asked) -> str | None:
+        return None if self.kept is None else "c" * 40
 
     def mode(self) -> Mode:
         return self._mode
@@ -225,8 +232,8 @@ def test_the_librarys_own_words_are_told_apart(pod: FakePod, text: str, reason: 
     assert caught.value.kernel == "acme/relu@v3"
 
 
-@pytest.mark.parametrize("mode", [Mode.OBSERVE, Mode.WARN, Mode.STRICT])
-def test_only_enforce_changes_errors(monkeypatch: pytest.MonkeyPatch, mode: Mode) -> None:
+@pytest.mark.parametrize("mode", [Mode.OBSERVE, Mode.WARN])
+def test_only_modes_that_refuse_change_errors(monkeypatch: pytest.MonkeyPatch, mode: Mode) -> None:
     _use(monkeypatch, mode)
     error = ValueError("as it was")
 
@@ -237,6 +244,16 @@ def test_only_enforce_changes_errors(monkeypatch: pytest.MonkeyPatch, mode: Mode
     ):
         with pytest.raises(ValueError, match="as it was"):
             wrapped(**arguments)
+
+
+def test_the_version_of_before_stands_in_where_it_is_kept(pod: FakePod) -> None:
+    pod.kept = ModuleType("before")
+    error = ValueError("Version 3 not found, available versions: 1")
+
+    assert fallbacks.converting(_fail(error))(kernel=_kernel()) is pod.kept
+    resolved = fallbacks.resolving(_fail(error))(repo_id="a/b", revision=None, version=3)
+    assert resolved == "c" * 40
+    assert pod.blocks == []
 
 
 def test_a_refusal_passes_as_it_is(pod: FakePod) -> None:

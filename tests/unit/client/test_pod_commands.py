@@ -274,8 +274,9 @@ def test_a_decorated_function_asks_once(monkeypatch: pytest.MonkeyPatch) -> None
     assert len(kernels.asked) == 2
 
 
-def test_the_package_offers_three_names_and_no_others() -> None:
-    assert set(kgate_client.__all__) == {"KgateBlocked", "fallback", "load"}
+def test_the_package_offers_these_names_and_no_others() -> None:
+    refusals = {"KgateBlocked", "KgateRefusal", "KgateStopped"}
+    assert set(kgate_client.__all__) == refusals | {"fallback", "load"}
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         kgate_client.nothing  # noqa: B018  # the access is the test
 
