@@ -36,9 +36,11 @@ COMMANDS: Final[dict[str, str]] = {
     "reinstate": "Take a revocation back.",
     "approve": "Give the second, human-held signature that the production lane needs.",
     "audit": "Print or check the audit log: who changed what, and when.",
+    "break-glass": "Let one kernel in for hours: one asks, two others with approve keys sign.",
     "keys": "Make, list, rotate and revoke the keys that sign for this site.",
     "trust": "Show, refresh and update the trust metadata.",
     "token": "Make, list and revoke the read-only tokens that clients send as HF_TOKEN.",
+    "feed": "Take in advisories and VEX, show what is there, sign a feed of one's own.",
     "policy": "Check, test, explain and compare policies; grant exceptions.",
     "lint": "Read a project's own files for careless uses of kernels.",
     "bundle": "Carry kernels over an air gap: discs one way, a receipt the other.",
@@ -60,7 +62,7 @@ class _Group(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
         if cmd_name not in COMMANDS:
             return None
-        module = importlib.import_module(f"kgate_cli.commands.{cmd_name}")
+        module = importlib.import_module(f"kgate_cli.commands.{cmd_name.replace('-', '')}")
         command: click.Command = module.command
         return command
 

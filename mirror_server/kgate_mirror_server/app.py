@@ -17,11 +17,12 @@ from kgate_mirror_server.catalog.keeping import SqlKeeping
 from kgate_mirror_server.catalog.sql import SqlCatalog
 from kgate_mirror_server.events import deliver
 from kgate_mirror_server.ingest.evidence import EvidenceRoom
+from kgate_mirror_server.rulebook import RuleBook, mirror_facts
 from kgate_mirror_server.settings.serving import serve_settings
 from kgate_mirror_server.store.disk import READ_CHUNK, DiskStore
 from kgate_mirror_server.trust.exceptions import Exceptions, read_exceptions
 from kgate_mirror_server.trust.files import read_pinned, read_trust
-from kgate_policy import evaluate, load_policy
+from kgate_policy.question import Question
 from kgate_signer.attest import Attestor
 from kgate_signer.keys import (
     ANY,
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
     from kgate_mirror_server.serve.settings import ServeSettings
     from kgate_mirror_server.settings.site import Config, Pin
     from kgate_policy import Policy
+    from kgate_scanner.advisories.matching import Feed
     from kgate_signer.keys import KeyProvider
     from kgate_signer.predicates import UpstreamSignature
 
@@ -71,6 +73,7 @@ class Mirror:
     who: Mapping[str, str] = field(default_factory=dict)
     """Who runs this, for the audit log: user, host, the CI job's identity."""
     _exceptions: Exceptions | None = field(default=None, init=False)
+    _counted: dict[tuple[str, int], Facts] = field(default_factory=dict, init=False)
     _opened: set[str] = field(default_factory=set, init=False)
     _verifiers: dict[str | None, UpstreamVerifier] = field(default_factory=dict, init=False)
 
@@ -124,9 +127,14 @@ class Mirror:
         return EvidenceRoom(self.store, self.catalog)
 
     @cached_property
+    def rules(self) -> RuleBook:
+        """The policies that decide."""
+        return RuleBook(self.config)
+
+    @property
     def policy(self) -> Policy:
-        """The rules that decide."""
-        return load_policy(self.config.path(self.config.policy))
+        """The policy of lanes that have none of their own."""
+        return self.rules.site
 
     @cached_property
     def attestor(self) -> Attestor:
@@ -190,6 +198,14 @@ class Mirror:
         return documents.load(now)
 
     @cached_property
+    def feed(self) -> Feed | None:
+        """Every advisory that was imported, ready to compare with; None if there is none."""
+        from kgate_mirror_server.feeds.storage import read_snapshot  # noqa: PLC0415  # many sites have none
+
+        snapshot = read_snapshot(self.config.path(self.config.feeds.snapshot))
+        return snapshot.feed() if snapshot.sources else None
+
+    @cached_property
     def scanner_name(self) -> str:
         """Name and version of the scanner with its rules."""
         from kgate_scanner.scan import scanner_name  # noqa: PLC0415  # LIEF is slow to import
@@ -245,11 +261,36 @@ class Mirror:
         return self._exceptions
 
     def decide(self, evidence: Evidence, now: datetime, policy: Policy | None = None) -> Decision:
-        """Ask the site's policy, or another one, with the exceptions that count."""
-        known = self.exceptions(now)
-        asked = self.policy if policy is None else policy
-        decision = evaluate(evidence, asked, now=now, exceptions=known.granted)
-        return replace(decision, results=(*decision.results, *known.about(evidence.kernel.repo)))
+        """Ask the lane's policy, or another one, the tenants', and apply the exceptions."""
+        question = self.question(evidence, now, policy)
+        decision = question.decide(judge=self.rules.worker)
+        said = self.exceptions(now).about(evidence.kernel.repo)
+        return replace(decision, results=(*decision.results, *said))
+
+    def question(self, evidence: Evidence, now: datetime, policy: Policy | None = None) -> Question:
+        """Return everything that decides about a variant: of its lane, its tenants, the mirror."""
+        asked = self.rules.of(evidence.lane) if policy is None else policy
+        repo = evidence.kernel.repo
+        tenants = self.rules.tenants(repo)
+        return Question(
+            evidence,
+            asked,
+            now,
+            tuple(item for item in self.exceptions(now).granted if item.kernel == repo),
+            tenants,
+            # Only expressions ask for them.
+            self.facts(evidence.lane) if asked.expressions or tenants else {},
+        )
+
+    def facts(self, lane: str) -> Facts:
+        """Return what surrounds a lane's kernels, counted again only if the catalog changed."""
+        key = (lane, self.catalog.generation())
+        if key not in self._counted:
+            self._counted.clear()
+            self._counted[key] = mirror_facts(
+                self.config.site, lane, self.catalog.publications(), self.catalog.denials()
+            )
+        return {"mirror": self._counted[key]}
 
     def attestor_for(self, manifest: Digest, now: datetime) -> Attestor:
         """Return the attestor of a decision that rests on exceptions no longer than they last."""
@@ -282,6 +323,8 @@ class Mirror:
 
     def close(self) -> None:
         """Give back what was opened."""
+        if "rules" in self.__dict__:
+            self.rules.close()
         if "catalog" in self.__dict__:
             self.catalog.close()
 

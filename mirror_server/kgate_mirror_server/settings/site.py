@@ -27,10 +27,12 @@ from kgate_core.kernel import KernelRef, Revision
 from kgate_core.ondeny import OnDeny  # noqa: TC001  # pydantic reads it at run time
 from kgate_mirror_server.events import Events
 from kgate_mirror_server.settings import marks
+from kgate_mirror_server.settings.feeds import Feeds
 from kgate_mirror_server.settings.floors import Floors
 from kgate_mirror_server.settings.models import ModelPin, Models
 from kgate_mirror_server.settings.serving import Serve
 from kgate_mirror_server.settings.targets import Target
+from kgate_mirror_server.settings.tenants import TenantPolicy
 from kgate_mirror_server.settings.upstreams import (
     Publisher,
     Upstream,
@@ -180,6 +182,10 @@ class Config(_Model):
     models: Models | None = None
     """Where model repositories come from; without, all are refused."""
     events: Events = Events()
+    feeds: Feeds = Feeds()
+    """Which advisories count without a signature, and whose VEX does."""
+    tenants: tuple[TenantPolicy, ...] = ()
+    """Teams whose own policies are asked beside the site's; they may only tighten."""
     targets: tuple[Target, ...] = ()
     """The machines that every kernel should have a variant for; rule `targets-covered`."""
     publishers: tuple[Publisher, ...] = ()
@@ -217,6 +223,9 @@ class Config(_Model):
 
     @model_validator(mode="after")
     def _distinct(self) -> Config:
+        names = [item.name for item in self.tenants]
+        if double := next((name for name in names if names.count(name) > 1), None):
+            raise ValueError(f"there are two tenants {double!r}")
         seen = [(pin.repo, pin.wanted, pin.lane or self.lane) for pin in self.kernels]
         if twice := next((key for key in seen if seen.count(key) > 1), None):
             raise ValueError(f"{twice[0]}@{twice[1]} is pinned twice in lane {twice[2]}")
@@ -281,9 +290,23 @@ def load_config(path: Path) -> Config:
     if not isinstance(marked.value, dict):
         raise InvalidInput(f"{path.name}, line 1: expected fields such as 'upstream:'")
     try:
-        return Config.model_validate({**marked.value, "folder": path.parent.absolute()})
+        config = Config.model_validate({**marked.value, "folder": path.parent.absolute()})
     except ValidationError as exc:
         raise _explain(exc, marked, path.name) from exc
+    return _with_images(config)
+
+
+def _with_images(config: Config) -> Config:
+    """Return the configuration with the machines read that its targets name images of."""
+    if all(target.image is None for target in config.targets):
+        return config
+    from kgate_mirror_server.settings.imagetarget import read_image  # noqa: PLC0415  # rarely needed
+
+    read = [
+        target if target.image is None else read_image(str(config.path(target.image)), target.gpus)
+        for target in config.targets
+    ]
+    return config.model_copy(update={"targets": tuple(read)})
 
 
 def _explain(error: ValidationError, marked: marks.Marked, name: str) -> InvalidInput:
@@ -313,7 +336,9 @@ def _known_fields(where: tuple[str | int, ...]) -> set[str]:
         "upstreams": Upstream,
         "publishers": Publisher,
         "targets": Target,
+        "tenants": TenantPolicy,
         "events": Events,
+        "feeds": Feeds,
         "keys": Keys,
         "lanes": Floors,
         "models": Models,
