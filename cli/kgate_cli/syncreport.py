@@ -7,6 +7,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from kgate_cli.output import size
+from kgate_core.clock import write_time
 from kgate_core.evidence import Severity
 from kgate_core.kernel import KernelId, RepoType
 from kgate_mirror_server.ports import EvidenceKind
@@ -49,6 +50,18 @@ def to_json(mirror: Mirror, result: SyncResult, now: datetime) -> dict[str, Any]
                 "lane": item.publication.lane,
             }
             for item in result.waiting
+        ],
+        "breakGlass": [
+            {
+                "repo": str(item.glass.kernel.repo),
+                "revision": str(item.glass.kernel.revision),
+                "variant": item.glass.kernel.variant,
+                "lane": item.glass.lane,
+                "reason": item.glass.reason,
+                "requestedBy": item.glass.requested_by,
+                "until": write_time(item.glass.until),
+            }
+            for item in result.glass
         ],
         "moved": [
             {
@@ -148,6 +161,12 @@ def render(output: Output, mirror: Mirror, result: SyncResult, now: datetime) ->
         )
         output.say(f"  → to take the new one: kgate lock --upgrade {moved.repo}")
     _render_exceptions(output, result, now)
+    for opened in result.glass:
+        glass = opened.glass
+        output.say(
+            f"[bold]break-glass[/bold]: {opened.about} is let in until {write_time(glass.until)}"
+            f" for {glass.requested_by}: {glass.reason}"
+        )
     for waits in result.waiting:
         output.say(f"{waits.name}: waiting for kgate approve; not served until then")
     for failure in result.failed:
@@ -213,7 +232,7 @@ def _entry(mirror: Mirror, kernel: KernelResult, item: VariantResult) -> Entry:
             item.variant,
         ),
         kernel.lane,
-        mirror.policy.name,
+        mirror.rules.of(kernel.lane).name,
         item.decision.results if item.decision else item.reasons,
         scan.findings if scan else (),
         item.manifest,

@@ -149,8 +149,17 @@ def host_facts() -> dict[str, str]:
 def _verdict(trace: Trace) -> dict[str, Any] | None:
     if trace.verdict is None:
         return None
+    glass = getattr(trace.verdict, "break_glass", None)
     return {
         "kind": type(trace.verdict).__name__.lower(),
+        "break_glass": None
+        if glass is None
+        else {
+            "until": write_time(glass.until),
+            "reason": glass.reason,
+            "requested_by": glass.requested_by,
+            "overrules": list(glass.overrules),
+        },
         "steps": [
             {"number": step.number, "name": step.name, "ok": step.ok, "detail": step.detail}
             for step in trace.verdict.steps

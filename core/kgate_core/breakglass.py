@@ -203,14 +203,14 @@ def _check(  # private: one argument for each thing compared
     signers = _signers(bundles, trusted, now)
     if found.requester not in signers:
         raise Refusal(Reason.MISSING_ROLE, f"the key {found.requester}, which asked, did not sign")
-    approvers = sorted((signers & _approvers(lane, trusted)) - {found.requester})
-    if len(approvers) < NEEDED:
+    allowed = sorted((signers & approvers(lane, trusted)) - {found.requester})
+    if len(allowed) < NEEDED:
         raise Refusal(
             Reason.MISSING_ROLE,
             f"it needs {NEEDED} keys of the role {APPROVE} besides the one that asked,"
-            f" found {len(approvers)}",
+            f" found {len(allowed)}",
         )
-    return Opened(found, (f"request:{found.requester}", *(f"{APPROVE}:{h}" for h in approvers)))
+    return Opened(found, (f"request:{found.requester}", *(f"{APPROVE}:{h}" for h in allowed)))
 
 
 def _signers(bundles: Sequence[Bundle], trusted: TrustedRoot, now: datetime) -> set[str]:
@@ -225,7 +225,7 @@ def _signers(bundles: Sequence[Bundle], trusted: TrustedRoot, now: datetime) -> 
     return signers
 
 
-def _approvers(lane: Lane, trusted: TrustedRoot) -> set[str]:
+def approvers(lane: Lane, trusted: TrustedRoot) -> set[str]:
     """Return the hints of all keys registered to approve, and of none that does something else."""
     own = lane.roles[APPROVE].keyids if APPROVE in lane.roles else frozenset()
     others = {k for name, role in lane.roles.items() if name != APPROVE for k in role.keyids}

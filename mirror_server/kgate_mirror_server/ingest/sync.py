@@ -22,6 +22,8 @@ from kgate_mirror_server.admit import (
     asked_of,
     stored_evidence,
 )
+from kgate_mirror_server.ingest.fleet import covers_targets
+from kgate_mirror_server.ingest.kernelslock import check_hashes
 from kgate_mirror_server.ingest.resolve import (
     Moved,
     Source,
@@ -33,9 +35,11 @@ from kgate_mirror_server.models.intake import ModelFailure, ModelsResult, admit_
 from kgate_mirror_server.ports import EvidenceKind
 from kgate_mirror_server.trust.approvals import Waiting, waiting
 from kgate_mirror_server.trust.audithead import sign_head
+from kgate_mirror_server.trust.breakglass import Request, lasting
 from kgate_mirror_server.trust.exceptions import Exceptions
 from kgate_mirror_server.trust.files import changing, read_trust, write_trust
 from kgate_mirror_server.trust.publicationlog import head_to_sign, record
+from kgate_policy.baseline import RULES
 from kgate_signer.trustwriter import refresh_timestamp
 
 if TYPE_CHECKING:
@@ -47,6 +51,7 @@ if TYPE_CHECKING:
     from kgate_core.kernel import Revision
     from kgate_mirror_server.app import Mirror
     from kgate_mirror_server.ingest.fetch import Progress
+    from kgate_mirror_server.ingest.kernelslock import Asked
     from kgate_mirror_server.ports import Publication
     from kgate_mirror_server.settings.site import Pin
 
@@ -77,6 +82,8 @@ class SyncResult:
     """How model pins came out."""
     exceptions: Exceptions = field(default_factory=Exceptions)
     """What may be used although a rule denies it, and what claims to be but may not."""
+    glass: list[Request] = field(default_factory=list)
+    """What is let in for hours by a break-glass statement."""
 
     @property
     def failed(self) -> tuple[Failure | ModelFailure, ...]:
@@ -103,18 +110,28 @@ def update_lock(
     *,
     upgrade: Callable[[Pin], bool],
     tell: Told,
+    asked: Mapping[tuple[str, str], Asked] | None = None,
 ) -> Lock:
     """Return a lock over exactly the pins; those already locked stay where they are.
 
-    `upgrade` says for which pins the present commit is taken instead. Raises what the first pin
-    that cannot be resolved raises: half a lock is none.
+    `upgrade` says for which pins the present commit is taken instead, `asked` what
+    another lock file says that a repository's pin means. Raises what the first pin that cannot
+    be resolved raises: half a lock is none.
     """
     kernels = []
     for pin in mirror.config.kernels:
         locked = find_locked(lock, mirror.config, pin)
-        if locked is None or upgrade(pin):
+        if locked is not None and not upgrade(pin):
+            if not covers_targets(locked, mirror.config):
+                tell(f"looking for variants of {pin}")
+                locked = resolve_pin(source.of(pin), mirror.config, pin, locked.commit)
+        else:
             tell(f"resolving {pin}")
-            locked = resolve_pin(source, mirror.config, pin, source.commit(pin))
+            named = (asked or {}).get((pin.repo, pin.wanted))
+            if named is not None and named.commit is not None:
+                check_hashes(named, source.of(pin).files(pin.ref, named.commit))
+            commit = None if named is None else named.commit
+            locked = resolve_pin(source.of(pin), mirror.config, pin, commit)
         kernels.append(locked)
     return Lock(tuple(kernels))
 
@@ -127,21 +144,23 @@ def sync(mirror: Mirror, lock: Lock, source: Source, now: datetime, *, tell: Tol
     for pin, locked in _dependencies_first(mirror, lock):
         dependencies = _dependencies(mirror, lock, locked)
         try:
-            _note_moved(source, pin, locked, result)
+            own = source.of(pin)
+            _note_moved(own, pin, locked, result)
             done = _done_before(mirror, pin, locked, dependencies, now)
             if done is None:
                 tell(f"admitting {pin}")
-                done = admit(mirror, source, pin, locked, dependencies, now)
+                done = admit(mirror, own, pin, locked, dependencies, now)
         except KgateError as exc:
             result.failures.append(Failure(pin, exc))
             continue
         result.kernels.append(done)
     result.models = admit_models(mirror, now, source.progress, tell)
-    result.fetched_bytes = source.fetched_bytes + result.models.fetched_bytes
+    result.fetched_bytes = source.all_fetched + result.models.fetched_bytes
     if record(mirror, now):
         refresh_trust(mirror, now)
     published = {(item.pin.ref, item.served, item.lane) for item in result.models.models}
     published |= {(kernel.pin.ref, kernel.served, kernel.lane) for kernel in result.kernels}
+    result.glass = lasting(mirror, now)
     result.waiting = waiting(
         mirror,
         (
@@ -171,7 +190,7 @@ def refresh_trust(mirror: Mirror, now: datetime) -> None:
 
 def new_source(mirror: Mirror, progress: Progress) -> Source:
     """Return the upstream as this run sees it."""
-    return Source(mirror.upstream, mirror.store, progress)
+    return Source(mirror.upstream, mirror.store, progress, mirror.open_upstream)
 
 
 def _check_trust(mirror: Mirror, lock: Lock, now: datetime) -> None:
@@ -187,10 +206,11 @@ def _check_trust(mirror: Mirror, lock: Lock, now: datetime) -> None:
         lane = trusted.lanes.get(kernel.lane)
         if lane is None:
             raise TrustError(f"the trust metadata knows no lane {kernel.lane!r}", hint=hint)
-        if mirror.policy.digest not in lane.policies:
+        policy = mirror.rules.of(kernel.lane)
+        if policy.digest not in lane.policies:
             raise TrustError(
                 f"lane {lane.name} does not count decisions of this policy"
-                f" ({mirror.policy.name}, {mirror.policy.digest.short}…)",
+                f" ({policy.name}, {policy.digest.short}…)",
                 hint=f"it was changed: {hint}",
             )
         if kernel.origin not in lane.origins:
@@ -297,8 +317,11 @@ def _still_counts(mirror: Mirror, decision: Decision, again: Decision, now: date
 
 
 def _said(decision: Decision) -> list[tuple[str, Outcome, str]]:
-    # Not the hints: they may count days.
-    return [(item.rule, item.outcome, item.seen) for item in decision.results]
+    # Not the hints: they may count days. Nor what expressions saw: the mirror's own counts change.
+    return [
+        (item.rule, item.outcome, item.seen if item.rule in RULES else "")
+        for item in decision.results
+    ]
 
 
 def _served(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final, Literal
 
@@ -32,7 +33,7 @@ from kgate_mirror_server.settings.floors import Floors
 from kgate_mirror_server.settings.models import ModelPin, Models
 from kgate_mirror_server.settings.serving import Serve
 from kgate_mirror_server.settings.targets import Target
-from kgate_mirror_server.settings.tenants import TenantPolicy
+from kgate_mirror_server.settings.tenants import TenantPolicy, Tenants
 from kgate_mirror_server.settings.upstreams import (
     Publisher,
     Upstream,
@@ -169,6 +170,8 @@ class Config(_Model):
     policy: Path = Path("policy/baseline.yaml")
     exceptions: Path = Path("policy/exceptions")
     """Folder of signed exceptions, as `kgate policy except` writes them."""
+    break_glass: Path = Path("policy/break-glass")
+    """Folder of break-glass statements, as `kgate break-glass` writes them."""
     store: str = "./kgate-data"
     database: str = "sqlite:///kgate-data/kgate.db"
     trust: Path = Path("trust")
@@ -184,7 +187,7 @@ class Config(_Model):
     events: Events = Events()
     feeds: Feeds = Feeds()
     """Which advisories count without a signature, and whose VEX does."""
-    tenants: tuple[TenantPolicy, ...] = ()
+    tenants: Tenants = ()
     """Teams whose own policies are asked beside the site's; they may only tighten."""
     targets: tuple[Target, ...] = ()
     """The machines that every kernel should have a variant for; rule `targets-covered`."""
@@ -223,11 +226,8 @@ class Config(_Model):
 
     @model_validator(mode="after")
     def _distinct(self) -> Config:
-        names = [item.name for item in self.tenants]
-        if double := next((name for name in names if names.count(name) > 1), None):
-            raise ValueError(f"there are two tenants {double!r}")
-        seen = [(pin.repo, pin.wanted, pin.lane or self.lane) for pin in self.kernels]
-        if twice := next((key for key in seen if seen.count(key) > 1), None):
+        seen = Counter((pin.repo, pin.wanted, pin.lane or self.lane) for pin in self.kernels)
+        if twice := next((key for key, count in seen.items() if count > 1), None):
             raise ValueError(f"{twice[0]}@{twice[1]} is pinned twice in lane {twice[2]}")
         return self
 

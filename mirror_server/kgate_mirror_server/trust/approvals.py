@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+from kgate_core.breakglass import PREDICATE_TYPE as BREAK_GLASS_TYPE
 from kgate_core.bundle import Bundle
 from kgate_core.errors import Conflict, InvalidInput, NotFound, TrustError
 from kgate_core.kernel import KernelId
@@ -95,9 +96,10 @@ def approve(mirror: Mirror, items: Sequence[Waiting], now: datetime) -> None:
 def kept_approvals(
     mirror: Mirror, kernel: KernelId, lane: str, manifest: Digest, now: datetime
 ) -> tuple[Digest, ...]:
-    """Return the approvals of a published variant that outlive a renewal by the pipeline.
+    """Return what people signed about a published variant and outlives a renewal by the pipeline.
 
-    They go on counting only as far as they make the same claims: `verify` sees to that.
+    Approvals go on counting only as far as they make the same claims, break-glass statements until
+    they end: `verify` sees to that.
     """
     asked = mirror.trusted(now).lanes.get(lane)
     if asked is None:
@@ -111,7 +113,10 @@ def kept_approvals(
         for item in publication.variants:
             if (item.variant, item.manifest) == (kernel.variant, manifest):
                 found |= dict.fromkeys(
-                    digest for digest in item.bundles if _decider(mirror, digest) in hints
+                    digest
+                    for digest in item.bundles
+                    if _decider(mirror, digest) in hints
+                    or _signed(mirror, digest)[1] == BREAK_GLASS_TYPE
                 )
     return tuple(found)
 
@@ -169,12 +174,17 @@ def _approvers(lane: Lane, trusted: TrustedRoot) -> frozenset[str]:
 
 def _decider(mirror: Mirror, digest: Digest) -> str | None:
     """Return the hint under which a decision was signed; None for other attestations."""
+    hint, predicate_type = _signed(mirror, digest)
+    return hint if predicate_type == PREDICATE_TYPE else None
+
+
+def _signed(mirror: Mirror, digest: Digest) -> tuple[str, str]:
+    """Return hint and predicate type of a stored bundle; empty if it is none."""
     try:
         bundle = Bundle.parse(mirror.room.read(digest))
-        statement = Statement.parse(bundle.envelope.payload)
+        return bundle.hint, Statement.parse(bundle.envelope.payload).predicate_type
     except InvalidInput:
-        return None
-    return bundle.hint if statement.predicate_type == PREDICATE_TYPE else None
+        return "", ""
 
 
 def _verdict(
