@@ -37,6 +37,7 @@ _PADDING: Final = 65_536  # bytes; the largest page
 _SHT_PROGBITS, _SHF_EXECINSTR = 1, 4
 _DF_BIND_NOW, _DF_TEXTREL, _DF_1_NOW = 0x8, 0x4, 0x1
 _MAX_LISTED: Final = 200  # names per list in the facts
+_MAX_SYMBOLS: Final = 8192  # of one kind; the largest library of the corpus exports 5,064
 _MAX_CONSTRUCTORS: Final = 1_000_000
 _MAX_SHOWN: Final = 5  # addresses in one finding
 _MAX_TEXT: Final = 512  # characters of one name
@@ -146,6 +147,11 @@ def _facts(binary: Any, dynamic: dyn.Dynamic) -> Facts:  # noqa: ANN401
         "dangerous": symbols.dangerous(undefined),
         "exports": len(exported),
         "interposes": sorted(symbols.INTERPOSED & exported),
+        "symbols": {
+            "imports": undefined[:_MAX_SYMBOLS],
+            "exports": sorted(exported)[:_MAX_SYMBOLS],
+            "complete": max(len(undefined), len(exported)) <= _MAX_SYMBOLS,
+        },
         "compilers": _compilers(binary),
         "buildId": _build_id(binary),
         "debug": any(str(s.name).startswith((".debug_", ".zdebug_")) for s in binary.sections),

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
     OpenFile = Callable[[FileEntry], AbstractContextManager[Path | memoryview]]
 
-VERSION: Final = "0.1.0"
+VERSION: Final = "0.2.0"
 """Of the scanner; rises whenever equal bytes may give another report."""
 DEFAULT_LIMITS: Final = ScanLimits()
 
