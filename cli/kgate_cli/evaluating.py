@@ -78,19 +78,10 @@ def _ask(
     """Return a question for each variant, and the locked variants that are not mirrored."""
     from kgate_mirror_server.ingest.resolve import read_lock
     from kgate_mirror_server.ingest.review import inventory_evidence
-    from kgate_policy.question import Question
+    from kgate_mirror_server.rulebook import question
 
     moment = now()
-    exceptions = mirror.exceptions(moment).granted
-    questions = [
-        Question(
-            item,
-            mirror.policy,
-            moment,
-            tuple(given for given in exceptions if given.kernel == item.kernel.repo),
-        )
-        for item in inventory_evidence(mirror, reference)
-    ]
+    questions = [question(mirror, item, moment) for item in inventory_evidence(mirror, reference)]
     if lock_path is None:
         return questions, []
     lock = read_lock(lock_path.parent)

@@ -17,12 +17,11 @@ from kgate_mirror_server.catalog.keeping import SqlKeeping
 from kgate_mirror_server.catalog.sql import SqlCatalog
 from kgate_mirror_server.events import deliver
 from kgate_mirror_server.ingest.evidence import EvidenceRoom
-from kgate_mirror_server.rulebook import RuleBook, mirror_facts
+from kgate_mirror_server.rulebook import RuleBook, question
 from kgate_mirror_server.settings.serving import serve_settings
 from kgate_mirror_server.store.disk import READ_CHUNK, DiskStore
 from kgate_mirror_server.trust.exceptions import Exceptions, read_exceptions
 from kgate_mirror_server.trust.files import read_pinned, read_trust
-from kgate_policy.question import Question
 from kgate_signer.attest import Attestor
 from kgate_signer.keys import (
     ANY,
@@ -73,7 +72,6 @@ class Mirror:
     who: Mapping[str, str] = field(default_factory=dict)
     """Who runs this, for the audit log: user, host, the CI job's identity."""
     _exceptions: Exceptions | None = field(default=None, init=False)
-    _counted: dict[tuple[str, int], Facts] = field(default_factory=dict, init=False)
     _opened: set[str] = field(default_factory=set, init=False)
     _verifiers: dict[str | None, UpstreamVerifier] = field(default_factory=dict, init=False)
 
@@ -262,35 +260,9 @@ class Mirror:
 
     def decide(self, evidence: Evidence, now: datetime, policy: Policy | None = None) -> Decision:
         """Ask the lane's policy, or another one, the tenants', and apply the exceptions."""
-        question = self.question(evidence, now, policy)
-        decision = question.decide(judge=self.rules.worker)
+        decision = question(self, evidence, now, policy).decide(judge=self.rules.worker)
         said = self.exceptions(now).about(evidence.kernel.repo)
         return replace(decision, results=(*decision.results, *said))
-
-    def question(self, evidence: Evidence, now: datetime, policy: Policy | None = None) -> Question:
-        """Return everything that decides about a variant: of its lane, its tenants, the mirror."""
-        asked = self.rules.of(evidence.lane) if policy is None else policy
-        repo = evidence.kernel.repo
-        tenants = self.rules.tenants(repo)
-        return Question(
-            evidence,
-            asked,
-            now,
-            tuple(item for item in self.exceptions(now).granted if item.kernel == repo),
-            tenants,
-            # Only expressions ask for them.
-            self.facts(evidence.lane) if asked.expressions or tenants else {},
-        )
-
-    def facts(self, lane: str) -> Facts:
-        """Return what surrounds a lane's kernels, counted again only if the catalog changed."""
-        key = (lane, self.catalog.generation())
-        if key not in self._counted:
-            self._counted.clear()
-            self._counted[key] = mirror_facts(
-                self.config.site, lane, self.catalog.publications(), self.catalog.denials()
-            )
-        return {"mirror": self._counted[key]}
 
     def attestor_for(self, manifest: Digest, now: datetime) -> Attestor:
         """Return the attestor of a decision that rests on exceptions no longer than they last."""

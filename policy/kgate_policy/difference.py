@@ -13,7 +13,7 @@ from kgate_core.evidence import Outcome
 from kgate_policy.evaluation import evaluate
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from datetime import datetime
 
     from kgate_core.evidence import Decision, Evidence, Facts, RuleResult
@@ -98,20 +98,28 @@ class Difference:
 
 
 def difference(
-    before: Policy,
+    before: Policy | Callable[[str], Policy],
     after: Policy,
     inventory: Iterable[Evidence],
     *,
     now: datetime,
     exceptions: Sequence[KernelException] = (),
+    surroundings: Callable[[str], Facts] = lambda _lane: {},
 ) -> Difference:
-    """Ask two policies about every variant; changes come newly denied first, then by name."""
+    """Ask two policies about every variant; changes come newly denied first, then by name.
+
+    `before` may be a function that returns the policy of a lane.
+    """
     asked = 0
     changes = []
     for evidence in inventory:
         asked += 1
-        old = evaluate(evidence, before, now=now, exceptions=exceptions)
-        new = evaluate(evidence, after, now=now, exceptions=exceptions)
+        former = before(evidence.lane) if callable(before) else before
+        around = surroundings(evidence.lane)
+        old, new = (
+            evaluate(evidence, policy, now=now, surroundings=around, exceptions=exceptions)
+            for policy in (former, after)
+        )
         rules = _changed(old, new)
         if rules:
             changes.append(Change(evidence.kernel, evidence.lane, old, new, rules))

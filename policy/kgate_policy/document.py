@@ -67,12 +67,17 @@ def load_policy(source: Path | str | bytes) -> Policy:
     There is exactly one document of kind Policy; documents of kind KernelPolicy beside it are its
     expressions, in the order of file names. Raises InvalidInput and NotFound.
     """
-    documents = read_all(source)
-    policies = [item for item in documents if _kind(item) == KIND]
+    documents, policies = load_policies(source)
     if len(policies) != 1:
         name = "policy" if isinstance(source, bytes) else str(source)
         raise InvalidInput(f"{name}: expected one document of kind {KIND}, found {len(policies)}")
-    return replace(read_policy(policies[0]), expressions=load_expressions(documents))
+    return replace(policies[0], expressions=load_expressions(documents))
+
+
+def load_policies(source: Path | str | bytes) -> tuple[list[Located], list[Policy]]:
+    """Return every document of a source, and those of kind Policy as policies; raises as above."""
+    documents = read_all(source)
+    return documents, [read_policy(item) for item in documents if _kind(item) == KIND]
 
 
 def load_expressions(

@@ -7,7 +7,7 @@ was seen.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from kgate_core.evidence import Decision, Outcome, RuleResult
 from kgate_policy.baseline import RULES
@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from kgate_policy.expressions.model import ExpressionPolicy
     from kgate_policy.policy import Policy
     from kgate_policy.rules import Rule
+
+
+EMPTY: Final = "policy-not-empty"
+"""The rule that denies where a policy asks nothing."""
 
 
 class TenantJudge(Protocol):
@@ -68,7 +72,7 @@ def evaluate(
     if not results:
         results.append(
             RuleResult(
-                "policy-not-empty",
+                EMPTY,
                 Outcome.DENY,
                 f"the policy {policy.name} asks no rule",
                 "Extend a built-in profile: an empty policy allows nothing.",

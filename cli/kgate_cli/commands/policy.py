@@ -67,7 +67,9 @@ def explain(reference: str, rule: str | None, config_path: Path, output: Output)
 
     with open_mirror(config_path) as mirror:
         explanations = [
-            explain_decision(item, mirror.policy, mirror.decide(item, now()), rule=rule)
+            explain_decision(
+                item, mirror.rules.of(item.lane), mirror.decide(item, now()), rule=rule
+            )
             for item in inventory_evidence(mirror, reference)
         ]
     output.result("policy-explain", {"explanations": [item.to_json() for item in explanations]})
@@ -90,11 +92,14 @@ def explain(reference: str, rule: str | None, config_path: Path, output: Output)
 @click.option(
     "--before",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="Compare with this policy instead of the site's.",
+    help="Compare with this policy instead of those of the lanes.",
 )
+@click.option("--lane", help="Only what is pinned in this lane.")
 @config_option
 @json_option
-def diff(other: Path, before: Path | None, config_path: Path, output: Output) -> int:
+def diff(
+    other: Path, before: Path | None, lane: str | None, config_path: Path, output: Output
+) -> int:
     """Say what another policy would decide differently over everything that is mirrored.
 
     Exit code 1 means that it would deny something that is allowed today.
@@ -102,19 +107,23 @@ def diff(other: Path, before: Path | None, config_path: Path, output: Output) ->
     \b
     Example:
       kgate policy diff policy/stricter.yaml
+      kgate policy diff policy/production.yaml --lane production
     """
+    from functools import partial
+
     from kgate_mirror_server.ingest.review import inventory_evidence
+    from kgate_mirror_server.rulebook import surroundings
     from kgate_policy import load_policy
     from kgate_policy.difference import difference
 
     with open_mirror(config_path) as mirror:
-        old = load_policy(before) if before else mirror.policy
         found = difference(
-            old,
+            load_policy(before) if before else mirror.rules.of,
             load_policy(other),
-            inventory_evidence(mirror),
+            (item for item in inventory_evidence(mirror) if lane in {None, item.lane}),
             now=now(),
             exceptions=mirror.exceptions(now()).granted,
+            surroundings=partial(surroundings, mirror),
         )
     output.result("policy-diff", found.to_json(), ok=not found.newly_denied)
     for change in found.changes:

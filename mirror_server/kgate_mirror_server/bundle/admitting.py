@@ -45,7 +45,7 @@ def admit_carried(
         )
         site = Mirror(config, mirror.ask)
         # One store and one catalog: the copy differs in what is pinned only.
-        site.store, site.catalog, site.policy = mirror.store, mirror.catalog, mirror.policy
+        site.store, site.catalog, site.rules = mirror.store, mirror.catalog, mirror.rules
         source = Source(CarriedUpstream(origin, items, files), mirror.store, progress)
         # Pins that no lock covers are passed over in silence: here each must be covered.
         lock = require_lock(Lock(tuple(item.locked for item in items)), config)

@@ -64,7 +64,7 @@ def plan_update(mirror: Mirror, now: datetime, *, only: bool) -> tuple[list[Lane
         after = replace(
             before,
             origins=kept[0] | config.origins(name),
-            policies=kept[1] | {mirror.policy.digest},
+            policies=kept[1] | {mirror.rules.of(name).digest},
             **floors_of(config, name),
         )
         changes += [

@@ -211,7 +211,12 @@ _MIRROR: Final = Record(
         Field("kernels", "int", "Kernels (repositories) published in that lane.", sometimes=True),
         Field("variants", "int", "Variants published in that lane.", sometimes=True),
         Field("denied", "int", "Variants that are denied in that lane.", sometimes=True),
-        Field("syncedAt", "string", "When a sync ended last, RFC 3339, UTC.", sometimes=True),
+        Field(
+            "changedAt",
+            "string",
+            "When something was published or denied there last, RFC 3339, UTC.",
+            sometimes=True,
+        ),
         Field("snapshotAgeSeconds", "int", "Age of what it serves from.", sometimes=True),
         Field("feedAgeSeconds", "int", "Age of its advisories.", sometimes=True),
     ),

@@ -57,6 +57,6 @@ def test_a_file_whose_decision_does_not_follow_is_refused() -> None:
     with pytest.raises(IntegrityError, match="does not follow"):
         Question.parse(strictjson.dumps(document | {"decision": yes}))
     with pytest.raises(IntegrityError, match="does not follow"):
-        Question.parse(data.replace(b"question/v1", b"question/v9"))
+        Question.parse(data.replace(b"question/v2", b"question/v9"))
     with pytest.raises(InvalidInput):
         Question.parse(strictjson.dumps(document | {"more": 1}))
