@@ -30,8 +30,10 @@ from kgate_mirror_server.serve.blobresponse import BlobSender, SmallBlobs
 from kgate_mirror_server.serve.evidenceapi import EvidenceApi
 from kgate_mirror_server.serve.gauges import gauges_of
 from kgate_mirror_server.serve.hubapi import HubApi
+from kgate_mirror_server.serve.kept import Kept
 from kgate_mirror_server.serve.metrics import CONTENT_TYPE, Metrics
 from kgate_mirror_server.serve.podapi import PodApi
+from kgate_mirror_server.serve.reports import ReportInbox
 from kgate_mirror_server.serve.router import Asked, Router
 from kgate_mirror_server.serve.snapshot import SnapshotSource
 from kgate_mirror_server.serve.traffic import Watched, count
@@ -41,10 +43,12 @@ from kgate_mirror_server.serve.wire import Answer, Request, error, json_answer
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from kgate_mirror_server.ports import BlobStore, Catalog
+    from kgate_mirror_server.catalog.bell import Bell
+    from kgate_mirror_server.ports import BlobStore
     from kgate_mirror_server.serve.access import Access
     from kgate_mirror_server.serve.delegate import ModelDelegate
     from kgate_mirror_server.serve.settings import ServeSettings
+    from kgate_mirror_server.serve.snapshot import CatalogReader
     from kgate_mirror_server.serve.wire import Receive, Scope, Send
 
 _log: Final = structlog.get_logger(__name__)
@@ -77,6 +81,7 @@ class ServeApp:
         access: Access,
         metrics: Metrics,
         refresh: Callable[[], None] | None,
+        reports: ReportInbox,
     ) -> None:
         self.source = source
         self.metrics = metrics
@@ -84,7 +89,10 @@ class ServeApp:
         self._settings = settings
         self._access = access
         self._refresh = refresh
+        self._reports = reports
         self._next_refresh = 0.0
+        self.bell: Bell | None = None
+        """Says when to look at the catalog before the time has come."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection scope of ASGI 3."""
@@ -136,11 +144,14 @@ class ServeApp:
     def _ready(self) -> Answer:
         snapshot = self.source.current
         ready = snapshot.generation >= 0 and snapshot.trusted
+        state = self.source.state()
         return json_answer(
             {
                 "status": "ready" if ready else "not ready",
                 "generation": snapshot.generation,
                 "trusted": snapshot.trusted,
+                "catalog": "up" if state.catalog_up else "down",
+                "fromKept": state.from_kept,
             },
             status=200 if ready else 503,
         )
@@ -161,9 +172,12 @@ class ServeApp:
         self.turn(time.monotonic())
 
     async def watch(self) -> None:
-        """Look for changes until cancelled."""
+        """Look for changes until cancelled: at every ring of the bell, and now and then anyway."""
         while True:
-            await asyncio.sleep(self._settings.poll_seconds)
+            if self.bell is None:
+                await asyncio.sleep(self._settings.poll_seconds)
+            else:
+                await asyncio.to_thread(self.bell.wait, self._settings.poll_seconds)
             await asyncio.to_thread(self.turn, time.monotonic())
 
     def turn(self, now: float) -> None:
@@ -174,6 +188,7 @@ class ServeApp:
                 self._access.refresh()
         except Exception:  # noqa: BLE001  # the current snapshot stays, the next turn tries again
             _log.exception("snapshot.failed")
+        self._reports.sweep()
         self.metrics.share()
 
     def _refresh_trust(self, now: float) -> None:
@@ -196,7 +211,7 @@ def _delegate(settings: ServeSettings) -> ModelDelegate | None:
 
 
 def create_app(
-    catalog: Catalog,
+    catalog: CatalogReader,
     store: BlobStore,
     settings: ServeSettings,
     *,
@@ -212,8 +227,11 @@ def create_app(
     guard = BlobGuard(store)
     trust = TrustFolder(settings.trust)
     access = access or OpenAccess()
-    source = SnapshotSource(catalog, store, guard, trust, clock)
+    kept = Kept(settings.kept) if settings.kept is not None else None
+    source = SnapshotSource(catalog, store, guard, trust, clock, kept)
     sender = BlobSender(guard, SmallBlobs(), settings.send_file)
+    metrics = Metrics(settings.metrics)
+    reports = ReportInbox(settings.reports, metrics, alert_after=settings.alert_after)
     router = Router(
         HubApi(settings.public_url),
         PodApi(trust),
@@ -221,6 +239,7 @@ def create_app(
         sender,
         access,
         settings,
+        reports,
         _delegate(settings),
     )
-    return ServeApp(source, router, settings, access, Metrics(settings.metrics), refresh)
+    return ServeApp(source, router, settings, access, metrics, refresh, reports)

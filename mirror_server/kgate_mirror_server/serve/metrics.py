@@ -26,6 +26,9 @@ HELP: Final = {
     "kgate_sent_bytes_total": "Bytes of files sent or handed to the server to send.",
     "kgate_cold_starts_total": "Whole trees read: a client fills its cache.",
     "kgate_empty_builds_total": "Kernels asked for and answered as having no builds.",
+    "kgate_pod_reports_total": "Loads that pods reported, by outcome; their own word.",
+    "kgate_pod_reports_refused_total": "Reports that were none or too long.",
+    "kgate_ungated_downloads_total": "Kernels downloaded that no pod reported in time.",
     "kgate_clients_total": "Kernel look-ups by what the client said it is.",
 }
 _FIELDS: Final = ("kernels", "hf_hub", "torch", "python", "backend", "platform")

@@ -26,12 +26,14 @@ if TYPE_CHECKING:
     from kgate_mirror_server.serve.delegate import ModelDelegate
     from kgate_mirror_server.serve.evidenceapi import EvidenceApi
     from kgate_mirror_server.serve.podapi import PodApi
+    from kgate_mirror_server.serve.reports import ReportInbox
     from kgate_mirror_server.serve.settings import ServeSettings
     from kgate_mirror_server.serve.snapshot import Snapshot
     from kgate_mirror_server.serve.wire import Answer, Request, Send
 
 READ_ONLY: Final = "kgate mirror is read-only"
 _READING: Final = frozenset({"GET", "HEAD"})
+_REPORTS: Final = ["api", "kgate", "v1", "reports"]
 _CHALLENGE: Final = (b"www-authenticate", b"Bearer")
 
 
@@ -57,6 +59,7 @@ class Router:
         sender: BlobSender,
         access: Access,
         settings: ServeSettings,
+        reports: ReportInbox,
         delegate: ModelDelegate | None = None,
     ) -> None:
         self._hub = hub
@@ -65,6 +68,7 @@ class Router:
         self._sender = sender
         self._access = access
         self._settings = settings
+        self._reports = reports
         self._delegate = delegate
 
     def admit(self, request: Request, parts: Sequence[str]) -> Asked | Answer:
@@ -73,7 +77,8 @@ class Router:
         if len(parts) > 2 and parts[0] == "l":  # noqa: PLR2004  # /l/<lane>/…
             lane, parts = parts[1], parts[2:]
         asks_paths = request.method == "POST" and "paths-info" in parts
-        if request.method not in _READING and not asks_paths:
+        reports = request.method == "POST" and list(parts) == _REPORTS
+        if request.method not in _READING and not asks_paths and not reports:
             return error(403, READ_ONLY)
         caller = self._access.caller(request)
         if caller is None:
@@ -92,10 +97,8 @@ class Router:
             known = {self._settings.lane, *snapshot.lanes}
             return await self._model(self._delegate, asked, strange, send, known)
         match asked.parts:
-            case ["api", "kgate", "v1", "evidence", *rest]:
-                return await asyncio.to_thread(self._evidence.answer, rest, visible)
             case ["api", "kgate", "v1", *rest]:
-                return self._pod.answer(rest, visible)
+                return await self._own(asked.request, rest, visible)
             case ["api", *rest]:
                 return await self._hub.api(asked.request, rest, visible)
             case ["k", org, name]:
@@ -110,6 +113,15 @@ class Router:
                 return await self._file(asked, send, visible, named, revision, path)
             case _:
                 return error(404, "there is nothing at this address")
+
+    async def _own(self, request: Request, rest: Sequence[str], visible: Visible) -> Answer:
+        match rest:
+            case ["evidence", *asked]:
+                return await asyncio.to_thread(self._evidence.answer, asked, visible)
+            case ["reports"]:
+                return await self._reports.answer(request)
+            case _:
+                return self._pod.answer(rest, visible)
 
     async def _model(
         self, delegate: ModelDelegate, asked: Asked, repo: str, send: Send, lanes: set[str]
@@ -133,6 +145,9 @@ class Router:
         found = find_file(target, revision, "/".join(path))
         if not isinstance(found, FileAnswer):
             return found
+        if not asked.request.head:
+            repo = "/".join(named[1:])
+            self._reports.downloaded(asked.request, repo, revision, "/".join(path))
         await self._sender.send(asked.request, send, found.file, found.headers)
         return None
 

@@ -105,9 +105,15 @@ class ServeSettings:
     """Address that clients use, without a trailing slash; empty: the one each request names."""
     delegate: DelegateSettings | None = None
     """Where models come from; None refuses those that are not published here."""
+    reports: Path | None = None
+    """Folder for what pods report; None takes no reports."""
+    alert_after: float = 0.0
+    """Seconds in which a download must be reported; 0 awaits none."""
     metrics: Path | None = None
     """Folder in which workers share their counters; the server makes one if it has several."""
     tls: TlsFiles | None = None
+    kept: Path | None = None
+    """Folder in which the server keeps what it served, to start from while the database is down."""
     poll_seconds: float = 1.0
     """Time between two looks at the catalog's generation."""
     refresh_seconds: float = 60.0

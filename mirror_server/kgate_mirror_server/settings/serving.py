@@ -6,7 +6,7 @@ Nothing is opened here.
 
 from __future__ import annotations
 
-from pathlib import Path  # noqa: TC003  # pydantic reads it when the models are built
+from pathlib import Path  # pydantic reads it when the models are built
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -47,6 +47,15 @@ class Tls(_Strict):
     key: Path
 
 
+class Reports(_Strict):
+    """What pods report (`KGATE_REPORT_URL=mirror`)."""
+
+    folder: Path
+    """Where they are kept, as JSON lines by day."""
+    alert_after_seconds: Annotated[float, Field(ge=0, le=86_400)] = 0
+    """A download that no pod reported within this time raises an alert; 0 awaits none."""
+
+
 class Serve(_Strict):
     """How the mirror listens, and whom it answers."""
 
@@ -65,7 +74,11 @@ class Serve(_Strict):
     """What callers without a token see all the same."""
     shim_required: tuple[str, ...] = ()
     """Lanes that show kernels only to clients beside which the shim runs."""
+    reports: Reports | None = None
+    """Takes pods' reports, where given."""
     tls: Tls | None = None
+    kept: Path | None = Path("kgate-data/served")
+    """Folder in which the server keeps what it served, to start from while the database is down."""
 
     @model_validator(mode="after")
     def _anonymous_needs_tokens(self) -> Serve:
@@ -109,5 +122,8 @@ def serve_settings(
             frozenset(models.strict_lanes),
             models.code_allowed,
         ),
+        reports=path(serve.reports.folder) if serve.reports else None,
+        alert_after=serve.reports.alert_after_seconds if serve.reports else 0.0,
         tls=TlsFiles(path(serve.tls.certificate), path(serve.tls.key)) if serve.tls else None,
+        kept=path(serve.kept) if serve.kept else None,
     )
