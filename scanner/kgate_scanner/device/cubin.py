@@ -175,10 +175,9 @@ def _linked(elf: Elf) -> dict[tuple[str, int], Section]:
     found: dict[tuple[str, int], Section] = {}
     for section in elf.sections:
         name = section.name
-        if name.startswith(".nv."):
-            for prefix in _PREFIXES:
-                if name.startswith(prefix):
-                    found.setdefault((prefix, section.info & _INDEX_MASK), section)
+        if name.startswith(_PREFIXES):
+            prefix = next(prefix for prefix in _PREFIXES if name.startswith(prefix))
+            found.setdefault((prefix, section.info & _INDEX_MASK), section)
     return found
 
 
