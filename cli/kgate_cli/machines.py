@@ -15,7 +15,7 @@ F = TypeVar("F", bound="Callable[..., Any]")
 
 
 def machine_options(function: F) -> F:
-    """Add the options; the command gets torch, cuda, rocm, arch and gpus."""
+    """Add the options; the command gets torch (perhaps empty), cuda, rocm, arch and gpus."""
     for option in (
         click.option(
             "--gpus",
@@ -32,7 +32,7 @@ def machine_options(function: F) -> F:
         ),
         click.option("--rocm", metavar="V", help="ROCm version, such as 7.1."),
         click.option("--cuda", metavar="V", help="CUDA version, such as 13.0."),
-        click.option("--torch", required=True, metavar="V", help="torch version, such as 2.13."),
+        click.option("--torch", default="", metavar="V", help="torch version, such as 2.13."),
     ):
         function = option(function)
     return function
@@ -44,6 +44,8 @@ def described_machines(
     """Return one machine for each GPU; a CPU-only one if neither CUDA nor ROCm is given."""
     from kgate_policy.why import machines
 
+    if not torch:
+        raise click.UsageError("say for which machine: --torch V and what else it has")
     if cuda and rocm:
         raise click.UsageError("a machine has CUDA or ROCm, not both")
     backend, version = ("cuda", cuda) if cuda else ("rocm", rocm) if rocm else ("cpu", None)
@@ -52,9 +54,6 @@ def described_machines(
 
 def machine_name(machine: Machine) -> str:
     """Return a machine in one short line."""
-    parts = [machine.backend]
-    if machine.backend_version:
-        parts[0] += " " + ".".join(map(str, machine.backend_version))
-    if machine.torch:
-        parts.insert(0, "torch " + ".".join(map(str, machine.torch)))
-    return ", ".join([*parts, machine.cpu, *([machine.gpu] if machine.gpu else [])])
+    from kgate_mirror_server.settings.targets import machine_name as name
+
+    return name(machine)

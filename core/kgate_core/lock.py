@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from kgate_core import strictjson
@@ -25,6 +25,7 @@ SCHEMA: Final = "kgate.dev/lock/v1"
 _FIELDS: Final = {"repo", "pin", "commit", "lane", "origin", "type", "variants", "depends"} | {
     "patterns",
     "onDeny",
+    "targets",
 }
 
 
@@ -55,6 +56,8 @@ class LockedKernel:
     """Which variants were wanted; another wish makes the lock out of date."""
     on_deny: OnDeny | None = None
     """What a pod does when the kernel is refused; what is signed for the lane may be stricter."""
+    targets: Mapping[str, str | None] = field(default_factory=dict)
+    """Which variant serves each machine of the fleet, by its description; None: none does."""
 
     @property
     def key(self) -> tuple[str, str, str, str, str]:
@@ -115,6 +118,7 @@ def _to_json(kernel: LockedKernel) -> dict[str, Any]:
         },
         "depends": list(kernel.depends),
         **({} if kernel.on_deny is None else {"onDeny": str(kernel.on_deny)}),
+        **({"targets": dict(sorted(kernel.targets.items()))} if kernel.targets else {}),
     }
 
 
@@ -149,6 +153,7 @@ def _from_json(data: strictjson.JsonValue, *, what: str) -> LockedKernel:
             strictjson.take_strings(data, "depends", what=what),
             strictjson.take_strings(data, "patterns", what=what) if "patterns" in data else ("*",),
             _on_deny(data, repo, what=what),
+            _targets(data, variants, what=what),
         )
     except InvalidInput as exc:
         if exc.message.startswith(what):
@@ -161,3 +166,16 @@ def _on_deny(data: strictjson.JsonValue, repo: str, *, what: str) -> OnDeny | No
         return None
     text = strictjson.take(data, "onDeny", str, what=what)
     return check_choices({repo: text}, what=f"{what}: onDeny")[repo]
+
+
+def _targets(
+    data: strictjson.JsonValue, variants: Mapping[str, LockedVariant], *, what: str
+) -> dict[str, str | None]:
+    if not isinstance(data, dict) or "targets" not in data:
+        return {}
+    found: dict[str, str | None] = {}
+    for target, variant in strictjson.take(data, "targets", dict, what=what).items():
+        if variant is not None and variant not in variants:
+            raise InvalidInput(f"{what}: target {target}: there is no variant {variant!r}")
+        found[target] = variant
+    return found

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from kgate_cli.options import config_option, json_option, open_mirror
-from kgate_cli.output import size
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from kgate_cli.output import Output
-    from kgate_core.lock import Lock
+    from kgate_mirror_server.ingest.kernelslock import Asked
 
 
 @click.command()
@@ -23,68 +22,85 @@ if TYPE_CHECKING:
     multiple=True,
     help="Take the present commit of this repository's versions ('all' for every one).",
 )
+@click.option(
+    "--from",
+    "files",
+    multiple=True,
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Add the pins of a kernels.lock (old or new form) or a pyproject.toml to kgate.yaml.",
+)
+@click.option(
+    "--export",
+    type=click.Path(dir_okay=False, path_type=Path, allow_dash=True),
+    help="Write what is locked as a kernels.lock for the stock client; '-' prints it.",
+)
+@click.option("--lane", help="Which lane to export, where lanes differ.")
 @config_option
 @json_option
-def command(upgrade: tuple[str, ...], config_path: Path, output: Output) -> int:
+def command(  # one argument for each option
+    upgrade: tuple[str, ...],
+    files: tuple[Path, ...],
+    export: Path | None,
+    lane: str | None,
+    config_path: Path,
+    output: Output,
+) -> int:
     """Resolve every pin of kgate.yaml to a commit and to its variants' digests: kgate.lock.
 
-    What is locked already stays where it is, also when upstream moves a version branch.
+    What is locked already stays where it is, also when upstream moves a version branch. With
+    --upgrade, what the new commits bring is fetched, scanned and compared. --export writes from
+    the kgate.lock that is there, and asks nobody.
 
     \b
     Examples:
       kgate lock
       kgate lock --upgrade kernels-community/activation
+      kgate lock --from pyproject.toml
+      kgate lock --from ../service/kernels.lock
+      kgate lock --export kernels.lock
     """
+    if export is not None:
+        if upgrade or files:
+            raise click.UsageError("--export stands alone: lock first, then export")
+        return _export(export, lane, config_path, output)
+    from kgate_cli.locking import render, take_in
+    from kgate_mirror_server.ingest.kernelslock import read_asked
+    from kgate_mirror_server.ingest.lockdiff import lock_changes
     from kgate_mirror_server.ingest.resolve import read_lock
     from kgate_mirror_server.ingest.sync import new_source, update_lock
     from kgate_mirror_server.settings.site import LOCK_NAME
     from kgate_mirror_server.trust.files import replace_file
 
+    asked: tuple[Asked, ...] = tuple(item for file in files for item in read_asked(file))
+    added = take_in(config_path, asked)
     with open_mirror(config_path) as mirror, output.progress("lock") as (count, tell):
-        before = read_lock(mirror.config.folder)
+        before, source = read_lock(mirror.config.folder), new_source(mirror, count)
         lock = update_lock(
             mirror,
             before,
-            new_source(mirror, count),
+            source,
             upgrade=lambda pin: pin.repo in upgrade or "all" in upgrade,
             tell=tell,
+            asked={(str(item.repo), item.wanted): item for item in asked},
         )
+        changes = lock_changes(mirror, source, before, lock, tell=tell) if upgrade else []
         replace_file(mirror.config.folder / LOCK_NAME, lock.to_bytes())
-    _render(output, before, lock)
+    render(output, before, lock, added, changes)
     return 0
 
 
-def _render(output: Output, before: Lock | None, lock: Lock) -> None:
-    former = {kernel.key: kernel for kernel in before.kernels} if before else {}
-    changed = [kernel for kernel in lock.kernels if former.get(kernel.key) != kernel]
-    variants = sum(len(kernel.variants) for kernel in lock.kernels)
-    output.result(
-        "lock",
-        {
-            "kernels": [
-                {
-                    "repo": str(item.repo),
-                    "pin": item.pin,
-                    "commit": str(item.commit),
-                    "variants": sorted(item.variants),
-                    "depends": list(item.depends),
-                }
-                for item in lock.kernels
-            ],
-            "changed": [f"{item.repo}@{item.pin}" for item in changed],
-        },
-    )
-    output.table(
-        ("KERNEL", "COMMIT", "VARIANTS", "SIZE", ""),
-        [
-            (
-                f"{item.repo} {item.pin if item.pin.startswith('v') else ''}",
-                item.commit.short,
-                str(len(item.variants)),
-                size(sum(v.size for v in item.variants.values())),
-                "changed" if item in changed else "",
-            )
-            for item in lock.kernels
-        ],
-    )
-    output.say(f"Wrote kgate.lock ({len(lock.kernels)} kernels, {variants} variants). Commit it.")
+def _export(target: Path, lane: str | None, config_path: Path, output: Output) -> int:
+    from kgate_mirror_server.ingest.kernelslock import write_kernels_lock
+    from kgate_mirror_server.ingest.resolve import read_lock, require_lock
+    from kgate_mirror_server.trust.files import replace_file
+
+    with open_mirror(config_path) as mirror:
+        lock = require_lock(read_lock(mirror.config.folder), mirror.config)
+    text = write_kernels_lock(lock, lane=lane)
+    if str(target) == "-":
+        sys.stdout.write(text)
+        return 0
+    replace_file(target, text.encode())
+    output.result("lock", {"exported": str(target), "kernels": len(lock.kernels)})
+    output.say(f"Wrote {target}: kernels 0.17 and newer read it.")
+    return 0

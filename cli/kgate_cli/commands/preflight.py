@@ -14,13 +14,16 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from kgate_cli.output import Output
+    from kgate_policy.why import Machine
 
 
 @click.command()
+@click.argument("image", required=False)
 @machine_options
 @config_option
 @json_option
 def command(  # one argument for each option
+    image: str | None,
     torch: str,
     cuda: str | None,
     rocm: str | None,
@@ -31,16 +34,25 @@ def command(  # one argument for each option
 ) -> int:
     """Say, before an image is upgraded, which locked kernels would lose their variant.
 
-    Exit code 1 means that at least one would fall back to PyTorch there.
+    IMAGE is an OCI layout (PATH or PATH@sha256:… of one image in it) or an unpacked image; torch,
+    CUDA or ROCm and the processor are read from it. Exit code 1 means that at least one kernel
+    would fall back to PyTorch there.
 
     \b
-    Example:
+    Examples:
+      kgate preflight ./vllm-next --gpus sm_90
       kgate preflight --torch 2.14 --cuda 13.2 --gpus sm_90 --gpus sm_100
     """
     from kgate_mirror_server.ingest.resolve import read_lock, require_lock
     from kgate_mirror_server.placement import lost_kernels
 
-    machines = described_machines(torch, cuda, rocm, arch, gpus)
+    if image is not None and torch:
+        raise click.UsageError("give IMAGE or --torch V, not both")
+    machines = (
+        described_machines(torch, cuda, rocm, arch, gpus)
+        if image is None
+        else _machines_of(image, gpus)
+    )
     with open_mirror(config_path) as mirror:
         lock = require_lock(read_lock(mirror.config.folder), mirror.config)
     lost = lost_kernels(lock, machines)
@@ -48,6 +60,7 @@ def command(  # one argument for each option
         "preflight",
         {
             "kernels": len(lock.kernels),
+            "machines": [machine_name(item) for item in machines],
             "lost": [{"kernel": i.kernel, "machine": machine_name(i.machine)} for i in lost],
         },
         ok=not lost,
@@ -59,3 +72,9 @@ def command(  # one argument for each option
         )
     output.say(f"{len(lock.kernels)} kernels, {len(machines)} machines, {len(lost)} lost.")
     return exits.NO if lost else exits.YES
+
+
+def _machines_of(image: str, gpus: tuple[str, ...]) -> tuple[Machine, ...]:
+    from kgate_mirror_server.settings.imagetarget import read_image
+
+    return read_image(image, gpus).machines()

@@ -48,7 +48,7 @@ def admit_carried(
         site.store, site.catalog, site.rules = mirror.store, mirror.catalog, mirror.rules
         source = Source(CarriedUpstream(origin, items, files), mirror.store, progress)
         # Pins that no lock covers are passed over in silence: here each must be covered.
-        lock = require_lock(Lock(tuple(item.locked for item in items)), config)
+        lock = require_lock(Lock(tuple(item.locked for item in items)), config, targets=False)
         result = sync(site, lock, source, now, tell=tell)
         total.kernels += result.kernels
         total.failures += result.failures

@@ -7,6 +7,7 @@ that a lock already holds is not moved unless it is asked for.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
@@ -17,8 +18,10 @@ from kgate_core.lock import Lock, LockedKernel, LockedVariant
 from kgate_mirror_server.ingest.card import CARD_FILE, read_card
 from kgate_mirror_server.ingest.evidence import parse_metadata
 from kgate_mirror_server.ingest.fetch import describe_variant, select_variants
+from kgate_mirror_server.ingest.fleet import covers_targets, serve_targets
 from kgate_mirror_server.settings import marks
 from kgate_mirror_server.settings.site import LOCK_NAME
+from kgate_mirror_server.settings.targets import declared_archs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Mapping, Sequence
@@ -195,10 +198,13 @@ def needs_of(metadata: Mapping[str, Any]) -> tuple[Need, ...]:
     return tuple(needs)
 
 
-def resolve_pin(source: Source, config: Config, pin: Pin) -> LockedKernel:
-    """Return what the lock says about what a pin means now."""
-    commit = source.commit(pin)
+def resolve_pin(
+    source: Source, config: Config, pin: Pin, commit: Revision | None = None
+) -> LockedKernel:
+    """Return what the lock says about a pin at a commit; at what it means now unless given."""
+    commit = commit or source.commit(pin)
     described = source.describe(pin, commit)
+    archs = {name: declared_archs(source.metadata(item)) for name, item in described.items()}
     needs = {str(need) for item in described.values() for need in needs_of(source.metadata(item))}
     return LockedKernel(
         origin=source.upstream.origin,
@@ -214,32 +220,36 @@ def resolve_pin(source: Source, config: Config, pin: Pin) -> LockedKernel:
         depends=tuple(sorted(needs)),
         patterns=pin.variants,
         on_deny=pin.on_deny,
+        targets=serve_targets(config, pin, commit, archs),
     )
 
 
 def find_locked(lock: Lock | None, config: Config, pin: Pin) -> LockedKernel | None:
     """Return the lock's entry for a pin, or None if it was not locked from this upstream."""
-    for kernel in lock.kernels if lock else ():
-        if (
-            kernel.repo == pin.ref
-            and kernel.pin == pin.wanted
-            and kernel.lane == config.lane_of(pin)
-            and kernel.origin == config.upstream_of(pin).identity
-            and kernel.repo_type is RepoType.KERNEL
-            and kernel.patterns == pin.variants
-            and (
-                pin.digest is None
-                or {str(v.manifest) for v in kernel.variants.values()} == {pin.digest}
-            )
-        ):
-            return replace(kernel, on_deny=pin.on_deny)
-    return None
+    key = (
+        pin.repo,
+        pin.wanted,
+        config.lane_of(pin),
+        config.upstream_of(pin).identity,
+        str(RepoType.KERNEL),
+    )
+    kernels = lock.kernels if lock else ()
+    at = bisect_left(kernels, key, key=lambda kernel: kernel.key)  # a lock is sorted by it
+    if at == len(kernels) or (kernel := kernels[at]).key != key or kernel.patterns != pin.variants:
+        return None
+    if pin.digest is not None and [str(v.manifest) for v in kernel.variants.values()] != [
+        pin.digest
+    ]:
+        return None
+    return replace(kernel, on_deny=pin.on_deny)
 
 
 def unpinned_path(
     kernel: LockedKernel, locked: Sequence[LockedKernel], config: Config
 ) -> tuple[str, ...]:
     """Return the path to the first needed kernel that nobody pinned; empty if all are."""
+    if not kernel.depends:
+        return ()
     pinned = {(str(pin.ref), pin.wanted, config.lane_of(pin)) for pin in config.kernels}
     by_pin = {(str(item.repo), item.pin, item.lane): item for item in locked}
 
@@ -278,15 +288,20 @@ def read_lock(folder: Path) -> Lock | None:
         ) from exc
 
 
-def require_lock(lock: Lock | None, config: Config) -> Lock:
-    """Return the lock if it covers exactly the pins; raises Conflict naming what differs."""
+def require_lock(lock: Lock | None, config: Config, *, targets: bool = True) -> Lock:
+    """Return the lock if it covers exactly the pins; raises Conflict naming what differs.
+
+    Without `targets`, for which machines it was written does not matter.
+    """
     hint = "run `kgate lock` and commit kgate.lock"
     if lock is None:
         raise Conflict("there is no kgate.lock", hint=hint)
     wanted = {(pin.repo, pin.wanted, config.lane_of(pin)) for pin in config.kernels}
     for pin in config.kernels:
-        if find_locked(lock, config, pin) is None:
+        if (found := find_locked(lock, config, pin)) is None:
             raise Conflict(f"kgate.lock is out of date: {pin} is not in it", hint=hint)
+        if targets and not covers_targets(found, config):
+            raise Conflict(f"kgate.lock is out of date: {pin} has other targets in it", hint=hint)
     for kernel in lock.kernels:
         if (str(kernel.repo), kernel.pin, kernel.lane) not in wanted:
             raise Conflict(

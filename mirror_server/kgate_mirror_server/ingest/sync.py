@@ -22,6 +22,7 @@ from kgate_mirror_server.admit import (
     asked_of,
     stored_evidence,
 )
+from kgate_mirror_server.feeds.comparing import unless_changed
 from kgate_mirror_server.ingest.fleet import covers_targets
 from kgate_mirror_server.ingest.kernelslock import check_hashes
 from kgate_mirror_server.ingest.resolve import (
@@ -297,7 +298,10 @@ def _done_before(
         rests_on = (imported.depends, imported.depends_manifests, imported.unmet)
         if rests_on != (dependencies.met, dependencies.manifests, dependencies.unmet):
             return None
-        again = mirror.decide(stored_evidence(mirror, kernel, locked.lane, found, asked), now)
+        today = unless_changed(mirror, stored_evidence(mirror, kernel, locked.lane, found, asked))
+        if today is None:
+            return None
+        again = mirror.decide(today, now)
         if not _still_counts(mirror, decision, again, now):
             return None
         variants.append(VariantResult(name, manifest, decision, decision.denials, found))

@@ -32,6 +32,7 @@ from kgate_mirror_server.settings.feeds import Feeds
 from kgate_mirror_server.settings.floors import Floors
 from kgate_mirror_server.settings.models import ModelPin, Models
 from kgate_mirror_server.settings.serving import Serve
+from kgate_mirror_server.settings.signing import Signing
 from kgate_mirror_server.settings.targets import Target
 from kgate_mirror_server.settings.tenants import TenantPolicy, Tenants
 from kgate_mirror_server.settings.upstreams import (
@@ -178,6 +179,7 @@ class Config(_Model):
     keys: Keys = Keys()
     approved_algorithms: bool = False
     """Sign with P-256 keys only: what the cryptographic modules of validated systems offer."""
+    signing: Signing = Signing()
     timestamp: TimestampAuthority | None = None
     serve: Serve = Serve()
     lanes: dict[Lane, Floors] = {}
@@ -340,6 +342,7 @@ def _known_fields(where: tuple[str | int, ...]) -> set[str]:
         "events": Events,
         "feeds": Feeds,
         "keys": Keys,
+        "signing": Signing,
         "lanes": Floors,
         "models": Models,
         "serve": Serve,
