@@ -36,6 +36,7 @@ COMMANDS: Final[dict[str, str]] = {
     "reinstate": "Take a revocation back.",
     "approve": "Give the second, human-held signature that the production lane needs.",
     "audit": "Print or check the audit log: who changed what, and when.",
+    "attest": "Sign published decisions once more with this CI job's identity, without a key.",
     "break-glass": "Let one kernel in for hours: one asks, two others with approve keys sign.",
     "keys": "Make, list, rotate and revoke the keys that sign for this site.",
     "trust": "Show, refresh and update the trust metadata.",

@@ -16,12 +16,14 @@ from kgate_core.digest import Digest
 from kgate_core.errors import Conflict, NotFound
 from kgate_core.keys import Algorithm
 from kgate_core.vsa import Vsa
+from kgate_core.vulnerabilities import VulnerabilityReport
 from kgate_signer.modelsigning import sign_model
 from kgate_signer.predicates import (
     import_statement,
     qualification_statement,
     sbom_statement,
     vsa_statement,
+    vulns_statement,
 )
 from kgate_signer.sign import sign_statement
 
@@ -54,8 +56,8 @@ class StoredEvidence:
     decision: Decision
     sbom: bytes | None = None
     """The stored CycloneDX document."""
-    feed: Digest | None = None
-    """Digest of the advisory feed that was consulted."""
+    vulnerabilities: bytes | None = None
+    """The stored report about the advisories of one feed."""
     qualification: bytes | None = None
     """The stored result of a run on somebody's machine, as it was submitted."""
 
@@ -77,11 +79,13 @@ class Attestations:
     model: bytes | None = None
     """For `model_signing verify key`; pods pass it over."""
     qualification: bytes | None = None
+    vulnerabilities: bytes | None = None
 
     @property
     def bundles(self) -> tuple[bytes, ...]:
         """All of them; the decision comes first."""
-        rest = (self.imported, self.sbom, self.qualification, self.model)
+        found = (self.sbom, self.vulnerabilities, self.qualification)
+        rest = (self.imported, *found, self.model)
         return (self.vsa, *(bundle for bundle in rest if bundle is not None))
 
 
@@ -99,7 +103,7 @@ class Attestor:
     """Signs what was found; the key that decides does it unless there is one of this role."""
 
     def attest(self, kernel: KernelId, lane: str, manifest: Digest, now: datetime) -> Attestations:
-        """Sign import, SBOM, qualification, model signature and decision about a served variant.
+        """Sign everything that was found about a served variant, and the decision.
 
         `manifest` is what the caller believes to publish. Raises NotFound without evidence and
         Conflict if the evidence is about something else or the decision was no.
@@ -107,19 +111,24 @@ class Attestor:
         found = self._evidence(kernel, lane, manifest)
         finder = self.ingest or self.key
         imported = sign_statement(import_statement(found.manifest, found.imported), finder)
-        sbom = qualification = None
+        sbom = qualification = vulnerabilities = None
         if found.sbom is not None:
             sbom = sign_statement(sbom_statement(found.manifest, found.sbom), finder)
         if found.qualification is not None:
             result = qualification_statement(found.manifest, found.qualification)
             qualification = sign_statement(result, finder)
-        said = (imported, sbom, qualification)
+        if found.vulnerabilities is not None:
+            compared = vulns_statement(
+                found.manifest, found.vulnerabilities, found.decision.decided_at
+            )
+            vulnerabilities = sign_statement(compared, finder)
+        said = (imported, sbom, vulnerabilities, qualification)
         inputs = tuple(Digest.of(data) for data in said if data is not None)
         model = None
         if self.key.public_key().algorithm is Algorithm.ECDSA_P256:
             model = sign_model(found.manifest, str(kernel.repo), self.key)
         vsa = self._sign_vsa(found, inputs, now)
-        return Attestations(vsa, imported, sbom, model, qualification)
+        return Attestations(vsa, imported, sbom, model, qualification, vulnerabilities)
 
     def approve(
         self,
@@ -177,9 +186,16 @@ class Attestor:
             verified_at=found.decision.decided_at,
             valid_until=valid_until,
             inputs=inputs,
-            feed=found.feed,
+            feed=_feed_of(found.vulnerabilities),
         )
         statement = vsa_statement(found.manifest, vsa)
         if (stamper := self.stamper) is None:
             return sign_statement(statement, self.key)
         return sign_statement(statement, self.key, stamp=lambda data: stamper.stamp(data, now))
+
+
+def _feed_of(vulnerabilities: bytes | None) -> Digest | None:
+    """Return the feed that a stored report compared with."""
+    if vulnerabilities is None:
+        return None
+    return VulnerabilityReport.from_bytes(vulnerabilities).feed

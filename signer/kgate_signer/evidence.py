@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from kgate_core.breakglass import PREDICATE_TYPE as BREAK_GLASS_TYPE
 from kgate_core.bundle import Bundle
 from kgate_core.digest import Digest
 from kgate_core.errors import InvalidInput
@@ -63,8 +64,8 @@ def check_evidence(
         except InvalidInput as exc:
             checked.append(Checked("", ok=False, detail=exc.message))
             continue
-        if statement.predicate_type == VSA_TYPE:
-            continue
+        if statement.predicate_type in {VSA_TYPE, BREAK_GLASS_TYPE}:
+            continue  # those are `verify`'s
         named = Digest.of(data) in inputs
         if problem := _problem(bundle, statement, manifest, keys, trusted, now, named=named):
             checked.append(Checked(statement.predicate_type, ok=False, detail=problem))

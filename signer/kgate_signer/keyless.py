@@ -12,16 +12,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from kgate_core.errors import InvalidInput, TrustError, UpstreamError
 from kgate_core.statement import PAYLOAD_TYPE, Statement
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from pathlib import Path
 
     from sigstore.models import Bundle, ClientTrustConfig
     from sigstore.verify import Verifier
+
+_MAX_TOKEN: Final = 64 * 1024  # characters; service account tokens take about 1,200
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +68,24 @@ def ambient_token() -> str:
             "nothing around this process vouches for an identity",
             hint="run it in CI with an identity token, or sign with a key",
         )
+    return token
+
+
+def file_token(path: Path) -> str:
+    """Return the identity token in a file, as Kubernetes projects one; raises TrustError.
+
+    Read anew for every signature: the cluster replaces it long before it runs out.
+    """
+    try:
+        with path.open(encoding="ascii") as stream:
+            token = stream.read(_MAX_TOKEN).strip()
+    except (OSError, ValueError) as exc:
+        raise TrustError(
+            f"the identity token {path} cannot be read ({type(exc).__name__})",
+            hint="project a service account token with the audience sigstore into the pod",
+        ) from exc
+    if not token:
+        raise TrustError(f"the identity token {path} is empty")
     return token
 
 

@@ -18,6 +18,7 @@ from kgate_core.digest import Digest
 from kgate_core.errors import InvalidInput
 from kgate_core.statement import Statement, subjects_of
 from kgate_core.vsa import PREDICATE_TYPE as VSA_TYPE
+from kgate_core.vulnerabilities import VulnerabilityReport
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 
 IMPORT_TYPE: Final = "https://kgate.dev/import/v1"
 SBOM_TYPE: Final = "https://cyclonedx.org/bom"
+VULNS_TYPE: Final = "https://in-toto.io/attestation/vulns/v0.2"
+VULNS_EXTENSION: Final = "https://kgate.dev/vulnerabilities/v1"
 QUALIFICATION_TYPE: Final = "https://kgate.dev/qualification/v1"
 QUALIFICATION_SCHEMA: Final = "kgate.dev/qualification/v1"
 
@@ -146,6 +149,41 @@ def sbom_statement(manifest: Manifest, bom: bytes) -> Statement:
     if strictjson.take(document, "bomFormat", str, what=what) != "CycloneDX":
         raise InvalidInput(f"{what}: not a CycloneDX document")
     return Statement.of(subjects_of(manifest), SBOM_TYPE, document)
+
+
+def vulns_statement(manifest: Manifest, report: bytes, decided_at: datetime) -> Statement:
+    """Return what advisories say about a variant; raises InvalidInput if it is about another.
+
+    Format: in-toto's predicate `vulns` v0.2. Its `result` lists what counts; the whole report, with
+    what was set aside and by whom, stands in one extension field named by a URI. It is dated by the
+    decision that rests on it.
+    """
+    found = VulnerabilityReport.from_bytes(report)
+    if found.subject != manifest.digest:
+        raise InvalidInput(f"the advisories were compared with {found.subject}, not this variant")
+    moment = write_time(decided_at)
+    predicate = {
+        "scanner": {
+            "uri": "https://kgate.dev/scanner",
+            "version": found.matcher,
+            "db": {
+                "uri": f"kgate:feed/{found.feed}",
+                "version": str(found.feed),
+                "lastUpdate": write_time(found.feed_date),
+            },
+            "result": [
+                {
+                    "id": item.id,
+                    "severity": [{"method": "kgate", "score": item.severity.label}],
+                    "annotations": [{"status": str(item.status), "seen": item.seen}],
+                }
+                for item in found.counting
+            ],
+        },
+        "metadata": {"scanStartedOn": moment, "scanFinishedOn": moment},
+        VULNS_EXTENSION: found.to_json(),
+    }
+    return Statement.of(subjects_of(manifest), VULNS_TYPE, predicate)
 
 
 def qualification_statement(manifest: Manifest, result: bytes) -> Statement:

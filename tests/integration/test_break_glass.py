@@ -193,7 +193,7 @@ def test_what_is_revoked_is_not_asked_for_and_not_let_in(
 ) -> None:
     opened(denied)
     (digest,) = denied.manifests()
-    assert denied.kgate("revoke", str(digest), "--reason", "CVE-1", "--yes") == 0
+    assert denied.kgate("revoke", str(digest), "--reason", "CVE-1") == 0
     assert served_variants(denied) == []
     found = verdict(denied, "experimental")
     assert isinstance(found, Rejected)
