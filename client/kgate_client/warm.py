@@ -209,7 +209,11 @@ def _locked(path: Path | None) -> list[Wanted]:
         lock = Lock.parse(path.read_bytes())
     except OSError as exc:
         raise InvalidInput(f"the lock {path} cannot be read ({exc})") from exc
-    return [Wanted(kernel.repo, kernel.pin) for kernel in lock.kernels]
+    return [
+        # A digest is a pin that the Hub does not know: its commit says the same.
+        Wanted(kernel.repo, kernel.pin if kernel.pin[:1] == "v" else str(kernel.commit))
+        for kernel in lock.kernels
+    ]
 
 
 def _depends(metadata: Mapping[str, Any]) -> list[Wanted]:

@@ -36,6 +36,8 @@ def _pinned_commit(evidence: Evidence, _: Parameters) -> Answer:
         return passed(f"pinned to commit {pin}")
     if isinstance(pin, str) and _VERSION.fullmatch(pin):
         return passed(f"{pin} was locked to commit {kernel.revision}")
+    if pin == str(evidence.manifest.digest):
+        return passed(f"pinned to the manifest {pin}")
     return denied(f"the pin is {pin!r}: a branch or tag moves")
 
 
