@@ -33,7 +33,7 @@ def command(host: str | None, port: int | None, config_path: Path, output: Outpu
 
     with open_mirror(config_path) as mirror:
         settings = mirror.serve_settings(host=host, port=port)
-        variants = [len(item.variants) for item in mirror.catalog.publications()]
+        variants = _published(mirror, output)
         # Opened before the server starts: a missing key is said now, not a day later.
         mirror.key(mirror.config.keys.timestamp)
         mirror.audit.add("serve", {"host": settings.host, "port": settings.port})
@@ -43,6 +43,21 @@ def command(host: str | None, port: int | None, config_path: Path, output: Outpu
         output.say(f"  export HF_ENDPOINT={url}")
         run(settings, refresh=partial(_refresh, mirror))
     return 0
+
+
+def _published(mirror: Mirror, output: Output) -> list[int]:
+    """Return how many variants each publication has; none while the catalog is down."""
+    from kgate_core.errors import UpstreamError
+    from kgate_mirror_server.serve.server import open_catalog
+
+    catalog = open_catalog(mirror.serve_settings())
+    try:
+        return [len(item.variants) for item in catalog.publications()]
+    except UpstreamError as exc:
+        output.note(f"warning: {exc.message}; serving what was served before")
+        return []
+    finally:
+        catalog.close()
 
 
 def _refresh(mirror: Mirror) -> None:

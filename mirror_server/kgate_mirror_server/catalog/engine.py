@@ -109,6 +109,14 @@ def _parse(url: str) -> URL:
     return parsed
 
 
+def is_missing(url: str) -> bool:
+    """Return whether a database is a file that is not there; raises InvalidInput."""
+    parsed = _parse(url)
+    if parsed.get_backend_name() != "sqlite" or parsed.database in {None, "", ":memory:"}:
+        return False
+    return not Path(str(parsed.database)).exists()
+
+
 def _make_folder(path: Path) -> None:
     try:
         path.absolute().parent.mkdir(parents=True, exist_ok=True)

@@ -10,7 +10,7 @@ import logging
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from sqlalchemy import insert, select, update
+from sqlalchemy import func, insert, select, update
 
 from kgate_core.clock import read_time, write_time
 from kgate_core.digest import Digest
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+CHANNEL: Final = "kgate_catalog"
+"""On which PostgreSQL tells of changes."""
 _log: Final = logging.getLogger(__name__)
 _AT_ONCE: Final = 500  # ids in one query; SQLite's own limit on parameters is far higher
 
@@ -87,9 +89,11 @@ def read_variants(
 
 
 def advance(connection: Connection) -> None:
-    """Let everybody who polls see that something changed."""
+    """Let everybody who polls see that something changed; whoever listens hears of it at once."""
     table = schema.meta
     connection.execute(update(table).values(generation=table.c.generation + 1))
+    if connection.dialect.name == "postgresql":
+        connection.execute(select(func.pg_notify(CHANNEL, "")))
 
 
 def read_denials(connection: Connection) -> tuple[Denial, ...]:

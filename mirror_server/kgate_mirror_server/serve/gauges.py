@@ -23,6 +23,7 @@ def gauges_of(snapshot: Snapshot, state: State) -> list[Sample]:
     samples += [
         ("kgate_catalog_generation", (), float(snapshot.generation)),
         ("kgate_catalog_up", (), float(state.catalog_up)),
+        ("kgate_serving_from_kept", (), float(state.from_kept)),
         ("kgate_trust_up", (), float(state.trust is not None)),
         ("kgate_refused_variants", (), float(state.refused)),
         ("kgate_bad_blobs", (), float(state.bad_blobs)),

@@ -23,18 +23,21 @@ from granian.constants import HTTPModes, Interfaces, Loops
 from granian.http import HTTP1Settings
 from granian.server import MPServer
 
-from kgate_core.errors import KgateError
-from kgate_mirror_server.catalog.sql import SqlCatalog
+from kgate_core.errors import KgateError, UpstreamError
+from kgate_mirror_server.catalog.bell import Bell
+from kgate_mirror_server.catalog.lazy import LazyCatalog
 from kgate_mirror_server.catalog.tokens import SqlTokens
 from kgate_mirror_server.serve.access import OpenAccess, TokenAccess
 from kgate_mirror_server.serve.app import create_app
 from kgate_mirror_server.serve.jwts import AccountGrant, JwtAccess
+from kgate_mirror_server.serve.kept import Kept
 from kgate_mirror_server.serve.rsgi import RsgiApp
 from kgate_mirror_server.store.disk import DiskStore
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
+    from kgate_mirror_server.catalog.tokens import Token
     from kgate_mirror_server.serve.access import Access
     from kgate_mirror_server.serve.settings import ServeSettings, TlsFiles
 
@@ -43,6 +46,8 @@ HEADER_BUFFER = 64 * 1024  # bytes of request line and headers
 TLS_POLL = 5  # seconds between two looks at the certificate
 BACKLOG = 2048  # connections waiting to be accepted
 CONCURRENT = 1024  # requests in flight per worker; more wait in the backlog
+
+_log = structlog.get_logger(__name__)
 
 
 def run(
@@ -57,7 +62,15 @@ def run(
     once the port is bound.
     """
     # Opened once here, so that what is wrong with it is said to the caller, not by a worker.
-    SqlCatalog(settings.database).close()
+    catalog = open_catalog(settings)
+    try:
+        catalog.generation()
+    except UpstreamError as exc:
+        if settings.kept is None or not Kept(settings.kept).exists:
+            raise
+        _log.error("catalog.failed", reason=exc.message, kept=str(settings.kept))
+    finally:
+        catalog.close()
     with tempfile.TemporaryDirectory(prefix="kgate-serve-") as shared:
         _run(replace(settings, metrics=settings.metrics or Path(shared)), refresh, started)
 
@@ -108,7 +121,7 @@ def load(settings: ServeSettings, refresh: Callable[[], None] | None) -> RsgiApp
         log_json()
     if refresh is not None:
         refresh = OnlyOne(settings.trust / ".refresh.lock", refresh)
-    catalog = SqlCatalog(settings.database)
+    catalog = open_catalog(settings)
     app = create_app(
         catalog,
         DiskStore(settings.store),
@@ -116,10 +129,17 @@ def load(settings: ServeSettings, refresh: Callable[[], None] | None) -> RsgiApp
         access=open_access(catalog, settings),
         refresh=refresh,
     )
+    app.bell = Bell(settings.database)
     return RsgiApp(app)
 
 
-def open_access(catalog: SqlCatalog, settings: ServeSettings) -> Access:
+def open_catalog(settings: ServeSettings) -> LazyCatalog:
+    """Return the catalog; a database file is made only where nothing was served before."""
+    kept = None if settings.kept is None else Kept(settings.kept)
+    return LazyCatalog(settings.database, lambda: kept is None or not kept.exists)
+
+
+def open_access(catalog: LazyCatalog, settings: ServeSettings) -> Access:
     """Return who may see what, as configured."""
     access = settings.access
     if not access.tokens:
@@ -128,8 +148,12 @@ def open_access(catalog: SqlCatalog, settings: ServeSettings) -> Access:
     if access.jwt is not None:
         accounts = tuple(AccountGrant(subject, grant) for subject, grant in access.jwt.accounts)
         jwts = JwtAccess(access.jwt.jwks, access.jwt.issuer, access.jwt.audience, accounts)
-    tokens = SqlTokens(catalog.engine)
-    return TokenAccess(tokens.tokens, access.anonymous, lambda: datetime.now(UTC), jwts)
+
+    def ask() -> Sequence[Token]:
+        return SqlTokens(catalog.engine).tokens()
+
+    tokens = ask if settings.kept is None else partial(Kept(settings.kept).tokens, ask)
+    return TokenAccess(tokens, access.anonymous, lambda: datetime.now(UTC), jwts)
 
 
 def _watch_files(server: MPServer, tls: TlsFiles) -> None:

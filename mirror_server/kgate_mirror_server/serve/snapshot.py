@@ -3,17 +3,18 @@
 `SnapshotSource.refresh` looks whether anything changed (catalog, trust metadata, a proof's time, a
 blob) and builds the next picture; variants that did not change are not proven again. When the
 catalog or the trust metadata cannot be read, what was proven before goes on being served and
-nothing new is.
+nothing new is; a process that starts meanwhile takes what `kept` has of the catalog.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, TypeVar
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
 import structlog
 
-from kgate_core.errors import KgateError
+from kgate_core.errors import Conflict, KgateError
+from kgate_mirror_server.serve.kept import Records
 from kgate_mirror_server.serve.lanes import lanes_of
 from kgate_mirror_server.serve.proof import Proof, prove
 from kgate_mirror_server.serve.view import LaneView, ProvenVariant
@@ -24,14 +25,9 @@ if TYPE_CHECKING:
 
     from kgate_core.kernel import Revision
     from kgate_core.trust import TrustedRoot, Versions
-    from kgate_mirror_server.ports import (
-        BlobStore,
-        Catalog,
-        Denial,
-        Publication,
-        PublishedVariant,
-    )
+    from kgate_mirror_server.ports import BlobStore, Denial, Publication, PublishedVariant
     from kgate_mirror_server.serve.blobguard import BlobGuard
+    from kgate_mirror_server.serve.kept import Kept
     from kgate_mirror_server.serve.trustfolder import Stamp, TrustFolder
 
 T = TypeVar("T")
@@ -40,6 +36,22 @@ _log: Final = structlog.get_logger(__name__)
 
 _NOTHING: Final = LaneView()
 _Key = tuple[str, str, str, str, str]  # lane, repository type, repository, served, variant
+
+
+class CatalogReader(Protocol):
+    """What serving asks of a catalog; raises KgateError while it is down."""
+
+    def publications(self) -> Sequence[Publication]:
+        """Return all publications, sorted by repository, lane and time."""
+        ...
+
+    def denials(self) -> Sequence[Denial]:
+        """Return all denials that stand."""
+        ...
+
+    def generation(self) -> int:
+        """Return a number that grows with every change."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +93,8 @@ class State:
     """Variants that rows claim and that could not be proven."""
     bad_blobs: int
     """Blobs that are missing or damaged as far as is known."""
+    from_kept: bool
+    """True if it was not the catalog that said what is served, but what was kept of it."""
     now: datetime
 
 
@@ -89,13 +103,17 @@ class SnapshotSource:
 
     def __init__(
         self,
-        catalog: Catalog,
+        catalog: CatalogReader,
         store: BlobStore,
         guard: BlobGuard,
         trust: TrustFolder,
         clock: Callable[[], datetime],
+        kept: Kept | None = None,
     ) -> None:
         self._catalog = catalog
+        self._kept = kept
+        self._records: Records | None = None
+        self._from_kept = False
         self._store = store
         self._guard = guard
         self._trust = trust
@@ -110,20 +128,55 @@ class SnapshotSource:
     def refresh(self) -> bool:
         """Build the next snapshot if anything changed; returns whether there is a new one."""
         now = self._clock()
-        generation = self._ask("catalog", self._catalog.generation)
+        records = self._ask("catalog", self._read_catalog)
+        self._from_kept = records is None and (self._from_kept or self._records is None)
+        if records is None:
+            # Trust may change while the catalog is down, and what it revokes must go.
+            records = self._records or self._ask("kept", self._read_kept)
         changed = self._read_trust(now)
         before = self.current
         stale = before.valid_until is not None and now >= before.valid_until
         changed = self._guard.changed() or changed
-        if generation is None or not (changed or stale or generation != before.generation):
+        if records is None or not (changed or stale or records is not self._records):
             return False
-        publications = self._ask("catalog", self._catalog.publications)
-        denials = self._ask("catalog", self._catalog.denials)
-        if publications is None or denials is None:
-            return False
-        self.current = self._build(generation, publications, denials, now)
-        _log.info("snapshot.built", generation=generation, variants=len(self._proven))
+        renewed, self._records = records is not self._records, records
+        self.current = self._build(records, now)
+        if self._kept is not None and renewed and not self._from_kept:
+            self._kept.keep(self._proven_only(records))
+        _log.info("snapshot.built", generation=records.generation, variants=len(self._proven))
         return True
+
+    def _read_catalog(self) -> Records:
+        """Return what the catalog says, the very same object while it says nothing new."""
+        generation = self._catalog.generation()
+        before = self._records
+        if before is not None and before.generation == generation and not self._from_kept:
+            return before
+        if self._kept is not None and before is None:
+            kept = self._ask("kept", self._kept.records)
+            before = kept
+        if self._kept is not None and before is not None and generation < before.generation:
+            raise Conflict(
+                f"the catalog is at generation {generation}, {before.generation} was served before",
+                hint="restore the right database; or empty the folder serve.kept to accept it",
+            )
+        publications, denials = self._catalog.publications(), self._catalog.denials()
+        return Records(generation, tuple(publications), tuple(denials))
+
+    def _read_kept(self) -> Records | None:
+        return None if self._kept is None else self._kept.records()
+
+    def _proven_only(self, records: Records) -> Records:
+        proven = [
+            replace(
+                publication,
+                variants=tuple(
+                    item for item in publication.variants if _key(publication, item) in self._proven
+                ),
+            )
+            for publication in records.publications
+        ]
+        return replace(records, publications=tuple(item for item in proven if item.variants))
 
     def state(self) -> State:
         """Return what monitoring wants to know besides the current snapshot."""
@@ -132,6 +185,7 @@ class SnapshotSource:
             trust=self._root,
             refused=self._refused,
             bad_blobs=self._guard.troubled,
+            from_kept=self._from_kept,
             now=self._clock(),
         )
 
@@ -148,17 +202,11 @@ class SnapshotSource:
         # The timestamp is signed anew every minute and names no keys, lanes or revocations.
         return _without_timestamp(root.versions) != _without_timestamp(before.versions)
 
-    def _build(
-        self,
-        generation: int,
-        publications: Sequence[Publication],
-        denials: Sequence[Denial],
-        now: datetime,
-    ) -> Snapshot:
+    def _build(self, records: Records, now: datetime) -> Snapshot:
         self._refused = 0
         proven: dict[_Key, _Proven] = {}
         kept: list[tuple[Publication, list[ProvenVariant]]] = []
-        for publication in publications:
+        for publication in records.publications:
             variants = []
             for item in publication.variants:
                 key = _key(publication, item)
@@ -179,7 +227,10 @@ class SnapshotSource:
         self._proven = proven
         ends = [found.proof.valid_until for found in proven.values()]
         return Snapshot(
-            generation, lanes_of(kept, denials), min(ends, default=None), self._root is not None
+            records.generation,
+            lanes_of(kept, records.denials),
+            min(ends, default=None),
+            self._root is not None,
         )
 
     def _prove(
