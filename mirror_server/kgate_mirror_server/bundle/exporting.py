@@ -8,22 +8,21 @@ decision.
 from __future__ import annotations
 
 import errno
-import os
 import shutil
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from kgate_core.clock import write_time
 from kgate_core.digest import Digest
-from kgate_core.errors import Conflict, IntegrityError, KgateError, NotFound, TrustError
+from kgate_core.errors import Conflict, KgateError, NotFound, TrustError
 from kgate_mirror_server.bundle.contents import Contents, LeftOut, gather
 from kgate_mirror_server.bundle.document import BUNDLE, BundleDocument
-from kgate_mirror_server.bundle.layout import END, Entry, header, padded
 from kgate_mirror_server.bundle.packing import pack
 from kgate_mirror_server.bundle.receipts import Receipt, held_blobs, manifests_of
 from kgate_mirror_server.bundle.sealed import Sealed, seal, sealed_size
-from kgate_mirror_server.bundle.streams import read_blob, segment_digests
+from kgate_mirror_server.bundle.streams import segment_digests
+from kgate_mirror_server.bundle.writing import write_files
+from kgate_mirror_server.store.copying import NewFile
 from kgate_mirror_server.trust.files import adopt_timestamp, read_trust
 from kgate_signer.trustwriter import refresh_timestamp
 
@@ -31,18 +30,16 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from datetime import datetime
     from pathlib import Path
-    from typing import BinaryIO
 
     from kgate_core.trust import TrustedRoot
     from kgate_mirror_server.app import Mirror
-    from kgate_mirror_server.bundle.layout import Placed
+    from kgate_mirror_server.bundle.layout import Entry
     from kgate_mirror_server.ingest.fetch import Progress
     from kgate_mirror_server.ports import BlobStore, Publication
     from kgate_signer.keys import KeyProvider
     from kgate_signer.trustwriter import TrustSet
 
-_LARGE: Final = 1024 * 1024  # bytes; smaller blobs are not worth a second thread
-_AT_ONCE: Final = 8 * 1024**2  # bytes copied between two steps of the progress bar
+_MODE: Final = 0o644
 PATTERN: Final = "kgate-bundle-*.tar"
 
 
@@ -184,15 +181,12 @@ def write_part(
     path, partial = folder / name, folder / f".{name}.partial"
     size = document.part_size(part, len(sealed))
     try:
-        with partial.open("wb") as stream:
-            for placed in document.place(part, len(sealed)):
-                _write_file(stream, placed, store, sealed, progress)
-            stream.write(bytes(END))
-            stream.flush()
-            os.fsync(stream.fileno())
-            written = os.fstat(stream.fileno()).st_size
-            if written != size:
-                raise AssertionError(f"part {part + 1} has {written} bytes, not {size}")
+        partial.unlink(missing_ok=True)
+        with NewFile(partial, _MODE) as disc:
+            write_files(disc, document.place(part, len(sealed)), sealed, store, progress)
+            written = disc.close()
+        if written != size:
+            raise AssertionError(f"part {part + 1} has {written} bytes, not {size}")
         partial.replace(path)
     except OSError as exc:
         if exc.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
@@ -204,54 +198,6 @@ def write_part(
     finally:
         partial.unlink(missing_ok=True)
     return path
-
-
-def _write_file(
-    stream: BinaryIO, placed: Placed, store: BlobStore, sealed: bytes, progress: Progress
-) -> None:
-    stream.write(header(placed.path, placed.size))
-    if placed.entry is not None:
-        _copy(stream, placed.entry, store, progress)
-    elif placed.head is not None:
-        whole = Entry(placed.head.digest, placed.head.size, placed.head.digest)
-        _copy(stream, whole, store, progress)
-    else:
-        stream.write(sealed)
-    stream.write(bytes(padded(placed.size) - placed.size))
-
-
-def _copy(stream: BinaryIO, entry: Entry, store: BlobStore, progress: Progress) -> None:
-    if entry.size < _LARGE:
-        data = b"".join(read_blob(store, entry.blob, entry.offset, entry.size))
-        found = Digest.of(data)
-        stream.write(data)
-        progress(len(data))
-    else:
-        found = _copy_large(stream, entry, store, progress)
-    if found != entry.digest:
-        raise IntegrityError(
-            f"the stored blob {entry.blob} is damaged", hint="run `kgate scrub`, then export again"
-        )
-
-
-def _copy_large(stream: BinaryIO, entry: Entry, store: BlobStore, progress: Progress) -> Digest:
-    """Let the kernel copy the bytes while another core hashes them; returns their digest."""
-    chunks = read_blob(store, entry.blob, entry.offset, entry.size)
-    stream.flush()  # what follows goes past Python's buffer
-    with ThreadPoolExecutor(1) as pool, store.path(entry.blob).open("rb") as source:
-        found = pool.submit(Digest.of_chunks, chunks)
-        offset, end = entry.offset, entry.offset + entry.size
-        while offset < end:
-            count = os.sendfile(
-                stream.fileno(), source.fileno(), offset, min(_AT_ONCE, end - offset)
-            )
-            if not count:
-                raise IntegrityError(
-                    f"the stored blob {entry.blob} ends {end - offset} bytes early"
-                )
-            offset += count
-            progress(count)
-        return found.result()
 
 
 def _with_segments(document: BundleDocument, store: BlobStore) -> tuple[tuple[Entry, ...], ...]:

@@ -6,6 +6,7 @@ whose blob is not complete yet wait in `<store>/incoming`. Nothing is published 
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final
@@ -19,10 +20,11 @@ from kgate_mirror_server.bundle.parts import (
     read_content,
 )
 from kgate_mirror_server.bundle.streams import read_blob
+from kgate_mirror_server.store.copying import Piece
 from kgate_mirror_server.store.disk import DiskStore
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from kgate_mirror_server.bundle.document import BundleDocument
@@ -82,10 +84,13 @@ class _Run:
     def blame(self, path: Path, why: str) -> None:
         self.troubles.setdefault(path, why)
 
+    def count(self, size: int) -> None:
+        self.new_bytes += size
+        self.progress(size)
+
     def counted(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
         for chunk in chunks:
-            self.new_bytes += len(chunk)
-            self.progress(len(chunk))
+            self.count(len(chunk))
             yield chunk
 
 
@@ -152,9 +157,8 @@ def _put(run: _Run, digest: Digest, path: Path, placed: Placed) -> None:
         run.store.put(digest, placed.size, run.counted(_content(path, placed)))
         return
     with path.open("rb") as stream:
-        run.store.put_range(digest, placed.size, stream, placed.content)
-    run.new_bytes += placed.size
-    run.progress(placed.size)
+        piece = Piece(stream, placed.content, placed.size, once=True)
+        run.store.put_pieces(digest, placed.size, [piece], run.count)
 
 
 def _check_copy(path: Path, placed: Placed) -> None:
@@ -191,6 +195,33 @@ def _put_whole(
     if not all(entry.digest in at or run.staging.has(entry.digest) for entry in wanted):
         return False
 
+    try:
+        _join(run, blob, wanted, at)
+    except IntegrityError:
+        return False
+    for entry in wanted:
+        run.staging.remove(entry.digest)
+    return True
+
+
+def _join(
+    run: _Run, blob: Digest, wanted: Sequence[Entry], at: Mapping[Digest, tuple[Path, Placed]]
+) -> None:
+    """Store a blob from its segments, those at hand and those that came earlier."""
+    if isinstance(run.store, DiskStore):
+        with ExitStack() as opened:
+            pieces = []
+            for entry in wanted:
+                path, placed = (
+                    at.get(entry.digest, (run.staging.path(entry.digest), None))
+                    if entry.digest not in at
+                    else at[entry.digest]
+                )
+                stream = opened.enter_context(path.open("rb"))
+                pieces.append(Piece(stream, placed.content if placed else 0, entry.size, once=True))
+            run.store.put_pieces(blob, wanted[0].of, pieces, run.count)
+        return
+
     def chunks() -> Iterator[bytes]:
         for entry in wanted:
             if entry.digest in at:
@@ -198,13 +229,7 @@ def _put_whole(
             else:
                 yield from read_blob(run.staging, entry.digest, 0, entry.size)
 
-    try:
-        run.store.put(blob, wanted[0].of, chunks())
-    except IntegrityError:
-        return False
-    for entry in wanted:
-        run.staging.remove(entry.digest)
-    return True
+    run.store.put(blob, wanted[0].of, chunks())
 
 
 def _content(path: Path, placed: Placed) -> Iterator[bytes]:

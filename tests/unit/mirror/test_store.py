@@ -11,6 +11,7 @@ import pytest
 
 from kgate_core.digest import Digest
 from kgate_core.errors import IntegrityError, KgateError, NotFound
+from kgate_mirror_server.store.copying import Piece
 from kgate_mirror_server.store.disk import DiskStore
 from kgate_mirror_server.store.memory import MemoryStore
 
@@ -189,7 +190,7 @@ def test_a_store_that_cannot_be_created_says_so(tmp_path: Path) -> None:
         DiskStore(tmp_path / "file" / "store")
 
 
-def test_a_range_of_a_file_is_stored_and_checked_like_any_bytes(tmp_path: Path) -> None:
+def test_pieces_of_files_are_stored_and_checked_like_any_bytes(tmp_path: Path) -> None:
     store = DiskStore(tmp_path / "store")
     data = bytes(range(256)) * 80_000
     source = tmp_path / "source"
@@ -197,12 +198,16 @@ def test_a_range_of_a_file_is_stored_and_checked_like_any_bytes(tmp_path: Path) 
     digest = Digest.of(data)
     with source.open("rb") as stream:
         with pytest.raises(IntegrityError, match="was promised"):
-            store.put_range(digest, len(data), stream, 5)
+            store.put_pieces(digest, len(data), [Piece(stream, 5, len(data))])
         with pytest.raises(IntegrityError, match="promised"):
-            store.put_range(digest, len(data) + 100, stream, 6)
+            store.put_pieces(digest, len(data) + 9, [Piece(stream, 6, len(data) + 9)])
         assert not store.has(digest)
         assert list((tmp_path / "store" / "tmp").iterdir()) == []
-        store.put_range(digest, len(data), stream, 6)
-        store.put_range(digest, len(data), stream, 6)
+        half = len(data) // 2 + 1
+        pieces = [Piece(stream, 6, half), Piece(stream, 6 + half, len(data) - half)]
+        seen: list[int] = []
+        store.put_pieces(digest, len(data), pieces, seen.append)
+        store.put_pieces(digest, len(data), pieces, seen.append)
+        assert sum(seen) == len(data)
     assert store.path(digest).read_bytes() == data
     assert store.path(digest).stat().st_mode & 0o777 == 0o444
