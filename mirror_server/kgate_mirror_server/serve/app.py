@@ -31,7 +31,6 @@ from kgate_mirror_server.serve.evidenceapi import EvidenceApi
 from kgate_mirror_server.serve.gauges import gauges_of
 from kgate_mirror_server.serve.hubapi import HubApi
 from kgate_mirror_server.serve.kept import Kept
-from kgate_mirror_server.serve.kept import Kept
 from kgate_mirror_server.serve.metrics import CONTENT_TYPE, Metrics
 from kgate_mirror_server.serve.podapi import PodApi
 from kgate_mirror_server.serve.reports import ReportInbox

@@ -126,5 +126,4 @@ def serve_settings(
         alert_after=serve.reports.alert_after_seconds if serve.reports else 0.0,
         tls=TlsFiles(path(serve.tls.certificate), path(serve.tls.key)) if serve.tls else None,
         kept=path(serve.kept) if serve.kept else None,
-        kept=path(serve.kept) if serve.kept else None,
     )
