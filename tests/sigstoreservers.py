@@ -1,7 +1,8 @@
-"""A private Sigstore on loopback: Fulcio, Rekor v1 and v2 and a timestamp authority behind HTTP.
+"""A private Sigstore on loopback: Fulcio, CT, Rekor v1 and v2, a timestamp authority, OIDC.
 
 It issues to whoever shows a token that its own identity provider signed, so that the real
-SigningContext of `sigstore` can be driven without a network. `trust_config` names the services.
+SigningContext of `sigstore` can be driven without a network. `trust_config` names the services;
+`job` is the environment of a CI job whose runner hands out tokens, as GitHub Actions does.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Final
 import jwt
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
+from jwt.algorithms import ECAlgorithm
 
 from tests.sigstorekit import PrivateSigstore, b64, new_key
 
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 
     from tests.tsakit import LocalAuthority
 
+JOB_SECRET: Final = "the runner's own secret"
 PROVIDER: Final = "https://oidc.test"
 ACCOUNT: Final = "https://cluster.test/namespaces/kgate/serviceaccounts/mirror"
 
@@ -171,6 +174,14 @@ class Services:
                 self.end_headers()
                 self.wfile.write(answer)
 
+            def do_GET(self) -> None:  # the interface's name
+                found = services.provided(self.path, dict(self.headers))
+                answer = json.dumps(found or {"message": "forbidden"}).encode()
+                self.send_response(200 if found else 403)
+                self.send_header("Content-Length", str(len(answer)))
+                self.end_headers()
+                self.wfile.write(answer)
+
             def log_message(self, *_: object) -> None:
                 """Say nothing: a test's output is its own."""
 
@@ -183,6 +194,27 @@ class Services:
             finally:
                 server.shutdown()
                 thread.join()
+
+    @property
+    def job(self) -> dict[str, str]:
+        """The environment of a CI job whose runner hands out this provider's tokens."""
+        return {
+            "GITHUB_ACTIONS": "true",
+            "ACTIONS_ID_TOKEN_REQUEST_TOKEN": JOB_SECRET,
+            "ACTIONS_ID_TOKEN_REQUEST_URL": f"{self.address}/job/token?run=1",
+        }
+
+    def provided(self, path: str, headers: dict[str, str]) -> dict[str, Any] | None:
+        """Return what the identity provider answers; None if it refuses."""
+        if path == "/.well-known/openid-configuration":
+            return {"issuer": PROVIDER, "jwks_uri": f"{self.address}/keys"}
+        if path == "/keys":
+            key = ECAlgorithm.to_jwk(self.provider.public_key(), as_dict=True)
+            return {"keys": [key | {"use": "sig", "alg": "ES256"}]}
+        asked = path.startswith("/job/token") and "audience=sigstore" in path
+        if asked and headers.get("Authorization") == f"bearer {JOB_SECRET}":
+            return {"value": self.token()}
+        return None
 
     def answer(self, path: str, data: bytes, headers: dict[str, str]) -> bytes:
         """Return what the service behind a path answers."""

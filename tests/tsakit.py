@@ -50,6 +50,8 @@ class LocalAuthority:
     folder: Path
     curve: str = "prime256v1"
     broken: bool = field(default=False)
+    days: int = 30
+    """How long its certificates last."""
 
     def __post_init__(self) -> None:
         (self.folder / "openssl.cnf").write_text(SETTINGS.format(folder=self.folder))
@@ -61,11 +63,12 @@ class LocalAuthority:
         )
         common = ["-newkey", *kind, "-nodes", "-config", "openssl.cnf"]
         self.openssl("req", "-x509", *common, "-keyout", "ca.key", "-out", "ca.pem",
-                     "-extensions", "ca", "-days", "30", "-subj", "/CN=ca.test")  # fmt: skip
+                     "-extensions", "ca", "-days", str(self.days),
+                     "-subj", "/CN=ca.test")  # fmt: skip
         self.openssl("req", *common, "-keyout", "tsa.key", "-out", "tsa.csr")
         self.openssl("x509", "-req", "-in", "tsa.csr", "-CA", "ca.pem", "-CAkey", "ca.key",
                      "-out", "tsa.pem", "-extfile", "openssl.cnf", "-extensions", "tsa",
-                     "-days", "30")  # fmt: skip
+                     "-days", str(self.days))  # fmt: skip
 
     def openssl(self, *arguments: str, question: bytes = b"") -> bytes:
         command = ["openssl", *arguments]

@@ -163,10 +163,16 @@ class Keyless:
     def _verifier(self) -> Verifier:
         from sigstore.verify import Verifier  # noqa: PLC0415  # slow to import
 
-        return Verifier(trusted_root=self._config.trusted_root)
+        try:
+            return Verifier(trusted_root=self._config.trusted_root)
+        except Exception as exc:  # the library documents no closed set of errors
+            raise TrustError(
+                f"the Sigstore roots cannot be used ({exc})",
+                hint="they name a certificate authority, its log and a signature log",
+            ) from exc
 
     def _doubt(self, bundle: Bundle, wanted: Any, statement: Statement | None) -> str | None:  # noqa: ANN401  # a policy of the library imported lazily
-        verifier = self._verifier
+        verifier = self._verifier  # outside: roots that cannot be used are no doubt but an error
         try:
             kind, payload = verifier.verify_dsse(bundle, wanted)
         except Exception as exc:  # noqa: BLE001  # hostile bytes find their own exceptions

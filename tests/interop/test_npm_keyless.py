@@ -55,3 +55,11 @@ def test_it_accepts_a_keyless_statement_and_refuses_a_changed_one(
     payload = base64.b64decode(document["dsseEnvelope"]["payload"]).replace(b"relu", b"gelu")
     document["dsseEnvelope"]["payload"] = base64.b64encode(payload).decode()
     assert peer(document, root)["ok"] is False
+
+
+@pytest.mark.parametrize("name", ["rekor-v1", "rekor-v2"])
+def test_it_accepts_the_stored_bundles(name: str) -> None:
+    folder = Path(__file__).parents[1] / "assets" / "keyless"
+    root = json.loads((folder / "trust-config.json").read_bytes())["trustedRoot"]
+    document = json.loads((folder / f"{name}.sigstore.json").read_bytes())
+    assert peer(document, root) == {"ok": True}

@@ -10,19 +10,20 @@ import pytest
 from kgate_core.bundle import Bundle
 from kgate_core.digest import Digest
 from kgate_core.errors import Conflict, InvalidInput, NotFound
-from kgate_core.evidence import Decision, Outcome, RuleResult
+from kgate_core.evidence import Decision, Outcome, RuleResult, Severity
 from kgate_core.kernel import KernelRef, RepoType, Revision
 from kgate_core.keys import Algorithm
 from kgate_core.statement import Statement
 from kgate_core.verify import Expected, Reason, Rejected, Verified, verify
 from kgate_core.vsa import PREDICATE_TYPE as VSA_TYPE
 from kgate_core.vsa import Vsa
+from kgate_core.vulnerabilities import Status, Vulnerability, VulnerabilityReport
 from kgate_signer import trustchanges
 from kgate_signer.attest import VSA_LIFETIME, Attestor, StoredEvidence
 from kgate_signer.keys import FileKey
 from kgate_signer.modelsigning import PREDICATE_TYPE as MODEL_TYPE
 from kgate_signer.modelsigning import sign_model
-from kgate_signer.predicates import IMPORT_TYPE, SBOM_TYPE
+from kgate_signer.predicates import IMPORT_TYPE, SBOM_TYPE, VULNS_EXTENSION, VULNS_TYPE
 from tests.trustkit import (
     EXPERIMENTAL,
     KERNEL,
@@ -116,10 +117,48 @@ def test_a_model_signature_is_no_decision() -> None:
 
 
 def test_without_an_sbom_there_are_three_attestations() -> None:
-    bare = replace(EVIDENCE, sbom=None, feed=Digest.of(b"feed"))
+    bare = replace(EVIDENCE, sbom=None)
     made = attestor(bare).attest(KERNEL, EXPERIMENTAL, MANIFEST.digest, NOW)
     assert made.bundles == (made.vsa, made.imported, made.model)
-    assert Vsa.from_predicate(statement(made.vsa).predicate).feed == Digest.of(b"feed")
+
+
+def test_what_advisories_say_is_attested_and_the_decision_names_the_feed() -> None:
+    feed = Digest.of(b"feed")
+    found = (
+        Vulnerability("CVE-1", Severity.LOW, Status.AFFECTED, "test", "commit x"),
+        Vulnerability(
+            "CVE-2",
+            Severity.HIGH,
+            Status.NOT_AFFECTED,
+            "test",
+            "cuda toolkit 12.8",
+            justification="vulnerable_code_not_present",
+            author="kgate-advisories/1",
+        ),
+    )
+    report = VulnerabilityReport(MANIFEST.digest, "kgate-advisories/1", feed, NOW, found)
+    stored = replace(EVIDENCE, vulnerabilities=report.to_bytes())
+    made = attestor(stored).attest(KERNEL, EXPERIMENTAL, MANIFEST.digest, NOW)
+
+    assert made.vulnerabilities is not None
+    assert made.vulnerabilities in made.bundles
+    said = statement(made.vulnerabilities)
+    assert said.predicate_type == VULNS_TYPE
+    scanner = said.predicate["scanner"]
+    assert scanner["db"]["version"] == str(feed)
+    assert [item["id"] for item in scanner["result"]] == ["CVE-1"]
+    assert VulnerabilityReport.from_json(said.predicate[VULNS_EXTENSION]) == report
+    decided = Vsa.from_predicate(statement(made.vsa).predicate)
+    assert decided.feed == feed
+    assert Digest.of(made.vulnerabilities) in decided.inputs
+
+
+def test_advisories_that_were_compared_with_other_bytes_are_not_attested() -> None:
+    report = VulnerabilityReport(Digest.of(b"x"), "kgate-advisories/1", Digest.of(b"feed"), NOW)
+    stored = replace(EVIDENCE, vulnerabilities=report.to_bytes())
+
+    with pytest.raises(InvalidInput, match="not this variant"):
+        attestor(stored).attest(KERNEL, EXPERIMENTAL, MANIFEST.digest, NOW)
 
 
 def test_a_stored_qualification_result_is_attested_and_named_by_the_decision() -> None:
