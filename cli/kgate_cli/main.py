@@ -35,6 +35,8 @@ COMMANDS: Final[dict[str, str]] = {
     "revoke": "Pull a kernel back: nothing loads it from now on.",
     "reinstate": "Take a revocation back.",
     "approve": "Give the second, human-held signature that the production lane needs.",
+    "hold": "Keep a publication whatever gc would do, until it is released.",
+    "gc": "Remove what nothing needs, after asking everybody who might.",
     "audit": "Print or check the audit log: who changed what, and when.",
     "attest": "Sign published decisions once more with this CI job's identity, without a key.",
     "break-glass": "Let one kernel in for hours: one asks, two others with approve keys sign.",

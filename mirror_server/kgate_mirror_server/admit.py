@@ -27,6 +27,8 @@ from kgate_mirror_server.ports import (
 )
 from kgate_mirror_server.settings.targets import fleet_facts
 from kgate_mirror_server.trust.approvals import kept_approvals
+from kgate_mirror_server.upkeep.quota import check_quotas
+from kgate_mirror_server.upkeep.shelf import publish
 from kgate_signer.predicates import UpstreamVerdict
 
 if TYPE_CHECKING:
@@ -101,9 +103,12 @@ def admit(
 ) -> KernelResult:
     """Admit one locked pin; denied variants are recorded with their reasons.
 
-    Raises UpstreamError if bytes could not be had; then nothing of this pin was published.
+    Raises UpstreamError if bytes could not be had and Conflict if they would break a quota; then
+    nothing of this pin was published.
     """
     described = source.describe(pin, locked.commit, only=locked.variants)
+    coming = (file for item in described.values() for file in item.files)
+    check_quotas(mirror.config.quotas, mirror.catalog.publications(), locked.repo, coming)
     asked = asked_of(mirror, pin, {n: source.metadata(item) for n, item in described.items()})
     results = [
         _admit_variant(
@@ -288,7 +293,8 @@ def _publish(
                 result.evidence,
             )
         )
-    mirror.catalog.publish(
+    publish(
+        mirror,
         Publication(
             locked.origin,
             locked.repo_type,
@@ -300,7 +306,7 @@ def _publish(
             tuple(variants),
             now,
             locked.depends,
-        )
+        ),
     )
     return served
 

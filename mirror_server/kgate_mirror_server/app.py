@@ -19,7 +19,8 @@ from kgate_mirror_server.events import deliver
 from kgate_mirror_server.ingest.evidence import EvidenceRoom
 from kgate_mirror_server.rulebook import RuleBook, question
 from kgate_mirror_server.settings.serving import serve_settings
-from kgate_mirror_server.store.disk import READ_CHUNK, DiskStore
+from kgate_mirror_server.store.disk import READ_CHUNK
+from kgate_mirror_server.store.occupancy import OccupiedStore
 from kgate_mirror_server.trust.exceptions import Exceptions, read_exceptions
 from kgate_mirror_server.trust.files import read_pinned, read_trust
 from kgate_signer.attest import Attestor
@@ -77,13 +78,13 @@ class Mirror:
 
     @cached_property
     def store(self) -> BlobStore:
-        """The blob store."""
+        """The blob store; nobody removes from it before this is closed."""
         if "://" in self.config.store:
             raise InvalidInput(
                 f"store: {self.config.store} is not a folder",
                 hint="object stores are not supported yet; name a folder",
             )
-        return DiskStore(self.config.path(self.config.store))
+        return OccupiedStore(self.config.path(self.config.store))
 
     @cached_property
     def catalog(self) -> SqlCatalog:
@@ -299,6 +300,8 @@ class Mirror:
             self.rules.close()
         if "catalog" in self.__dict__:
             self.catalog.close()
+        if isinstance(store := self.__dict__.get("store"), OccupiedStore):
+            store.close()
 
 
 @dataclass(frozen=True, slots=True)

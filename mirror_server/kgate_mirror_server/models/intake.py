@@ -30,6 +30,7 @@ from kgate_mirror_server.ports import (
 )
 from kgate_mirror_server.serve.modelrules import CONFIGS, MAX_CONFIG
 from kgate_mirror_server.trust.approvals import kept_approvals
+from kgate_mirror_server.upkeep.shelf import publish
 from kgate_mirror_server.upstream import open_models
 
 if TYPE_CHECKING:
@@ -204,7 +205,8 @@ def _publish(
     signed = mirror.attestor.attest(kernel, lane, manifest, now)
     vsa, *others = (room.keep(bundle) for bundle in signed.bundles)
     variant = PublishedVariant(WHOLE, manifest, listed.files, (vsa, *approvals, *others), found)
-    mirror.catalog.publish(
+    publish(
+        mirror,
         Publication(
             kernel.origin,
             RepoType.MODEL,
@@ -215,7 +217,7 @@ def _publish(
             lane,
             (variant,),
             now,
-        )
+        ),
     )
     return served
 

@@ -10,7 +10,7 @@ import difflib
 import re
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Final, Literal, get_args
 
 from pydantic import (
     AfterValidator,
@@ -25,16 +25,17 @@ from pydantic import (
 from kgate_core.digest import Digest
 from kgate_core.errors import InvalidInput, KgateError
 from kgate_core.kernel import KernelRef, Revision
-from kgate_core.ondeny import OnDeny  # noqa: TC001  # pydantic reads it at run time
+from kgate_core.ondeny import OnDeny  # pydantic reads it at run time
 from kgate_mirror_server.events import Events
 from kgate_mirror_server.settings import marks
 from kgate_mirror_server.settings.feeds import Feeds
 from kgate_mirror_server.settings.floors import Floors
+from kgate_mirror_server.settings.keeping import Quotas, Retention
 from kgate_mirror_server.settings.models import ModelPin, Models
 from kgate_mirror_server.settings.serving import Serve
 from kgate_mirror_server.settings.signing import Signing
 from kgate_mirror_server.settings.targets import Target
-from kgate_mirror_server.settings.tenants import TenantPolicy, Tenants
+from kgate_mirror_server.settings.tenants import Tenants
 from kgate_mirror_server.settings.upstreams import (
     Publisher,
     Upstream,
@@ -199,6 +200,10 @@ class Config(_Model):
     """Sigstore's trusted_root.json; the one that the installed release carries unless given."""
     on_moved: Literal["report", "fail"] = "report"
     """What `kgate sync` does when upstream moved a version branch: the pinned commit stays."""
+    retention: Retention = Retention()
+    """What `kgate gc` takes away; without keep_newest no publication ever goes."""
+    quotas: Quotas = Quotas()
+    """How many bytes may come in; checked before anything is fetched."""
     valid_days: Annotated[int, Field(ge=1, le=3650)] = 365
     """How long a decision counts; `kgate sync` renews it."""
     folder: Path = Path()
@@ -332,22 +337,13 @@ def _explain(error: ValidationError, marked: marks.Marked, name: str) -> Invalid
 
 
 def _known_fields(where: tuple[str | int, ...]) -> set[str]:
-    models: dict[str, type[BaseModel]] = {
-        "kernels": Pin,
-        "upstream": Upstream,
-        "upstreams": Upstream,
-        "publishers": Publisher,
-        "targets": Target,
-        "tenants": TenantPolicy,
-        "events": Events,
-        "feeds": Feeds,
-        "keys": Keys,
-        "signing": Signing,
-        "lanes": Floors,
-        "models": Models,
-        "serve": Serve,
-        "timestamp": TimestampAuthority,
-    }
-    model = models.get(str(where[0])) if where else Config
-    fields = (model or Config).model_fields
-    return {field.alias or name for name, field in fields.items()} - {"folder"}
+    named = Config.model_fields.get(str(where[0])) if where else None
+    model = Config if named is None else _model_in(named.annotation) or Config
+    return {field.alias or name for name, field in model.model_fields.items()} - {"folder"}
+
+
+def _model_in(kind: object) -> type[BaseModel] | None:
+    """Return the model that an annotation names, alone or in a list, a table or an option."""
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        return kind
+    return next((found for part in get_args(kind) if (found := _model_in(part))), None)

@@ -21,6 +21,7 @@ from kgate_core.verify import Expected, Reason, Rejected, Verdict, verify
 from kgate_core.vsa import PREDICATE_TYPE
 from kgate_mirror_server.inventory import find
 from kgate_mirror_server.trust.founding import ADMIT
+from kgate_mirror_server.upkeep.shelf import publish
 from kgate_signer.attest import Attestor
 
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ def approve(mirror: Mirror, items: Sequence[Waiting], now: datetime) -> None:
                     _with(variant, approval) if variant.variant == item.item.variant else variant
                     for variant in publication.variants
                 )
-                mirror.catalog.publish(replace(publication, variants=variants))
+                publish(mirror, replace(publication, variants=variants))
 
 
 def kept_approvals(

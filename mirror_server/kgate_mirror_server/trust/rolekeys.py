@@ -22,6 +22,7 @@ from kgate_mirror_server.trust.approvals import kept_approvals
 from kgate_mirror_server.trust.files import changing, read_pinned, read_trust, write_trust
 from kgate_mirror_server.trust.founding import ADMIT, BACKDATED
 from kgate_mirror_server.trust.update import APPROVE, sign_change
+from kgate_mirror_server.upkeep.shelf import publish
 from kgate_signer.keys import FileKey, read_private_file, write_private_file
 from kgate_signer.trustchanges import add_key, end_key, give_role, revoke_key, rotate_root
 from kgate_signer.trustwriter import KEY_LIFETIME, Offline, RootKeys, TrustSet, refresh_timestamp
@@ -208,7 +209,7 @@ def resign(mirror: Mirror, now: datetime) -> int:
             decision, *others = (mirror.room.keep(bundle) for bundle in signed.bundles)
             variants.append(replace(item, bundles=(decision, *approvals, *others)))
             count += 1
-        mirror.catalog.publish(replace(publication, variants=tuple(variants)))
+        publish(mirror, replace(publication, variants=tuple(variants)))
     return count
 
 

@@ -1,0 +1,1 @@
+"""What keeps a site healthy: retention, garbage, scrubbing, backup, and filling it again."""
