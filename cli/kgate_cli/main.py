@@ -28,6 +28,7 @@ COMMANDS: Final[dict[str, str]] = {
     "ls": "List what is published and what was denied.",
     "show": "Show everything known about one kernel.",
     "scan": "Look into a library, a kernel, a wheel or a folder, down to the GPU code.",
+    "diff": "Say what changed between two kernels: device images, kernels, imports, symbols.",
     "sbom": "Print the CycloneDX SBOM of a mirrored kernel or of a path.",
     "verify": "Check a kernel against its signatures, in numbered steps.",
     "why": "Say which variant would load on a machine, or why none.",

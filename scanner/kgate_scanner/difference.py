@@ -114,8 +114,16 @@ class Difference:
 
 
 def compare_reports(before: ScanReport, after: ScanReport) -> Difference:
-    """Return what changed from one scan to the other; raises nothing."""
+    """Return what changed from one scan to the other; raises nothing.
+
+    Two reports of one file each are about the same file, whatever it is called.
+    """
     old, new = before.files, after.files
+    renamed: dict[str, str] = {}
+    if len(old) == len(new) == 1:
+        ((path, facts),) = old.items()
+        renamed = {path: next(iter(new))}
+        old = {renamed[path]: facts}
     return Difference(
         bytes_before=sum(facts["size"] for facts in old.values()),
         bytes_after=sum(facts["size"] for facts in new.values()),
@@ -133,7 +141,10 @@ def compare_reports(before: ScanReport, after: ScanReport) -> Difference:
         imports=_names(_symbols(old, "imports"), _symbols(new, "imports")),
         exports=_names(_symbols(old, "exports"), _symbols(new, "exports")),
         modules=_names(_modules(old), _modules(new)),
-        findings=_names(map(_finding, before.findings), map(_finding, after.findings)),
+        findings=_names(
+            (_finding(item, renamed) for item in before.findings),
+            (_finding(item, {}) for item in after.findings),
+        ),
         complete=before.complete and after.complete and _all_symbols(old) and _all_symbols(new),
     )
 
@@ -219,5 +230,6 @@ def _modules(files: Mapping[str, Facts]) -> set[str]:
     return {str(name) for names in found for name in names}
 
 
-def _finding(finding: Finding) -> str:
-    return f"{finding.rule} {finding.path}" if finding.path else finding.rule
+def _finding(finding: Finding, renamed: Mapping[str, str]) -> str:
+    path = renamed.get(finding.path or "", finding.path)
+    return f"{finding.rule} {path}" if path else finding.rule
