@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime
 
+_WHAT: Final = "vulnerability report"
 MAX_BYTES: Final = 64 * 1024**2  # bytes of one report: some 100,000 matches
 
 
@@ -144,24 +145,30 @@ class VulnerabilityReport:
         """What a newer feed may change; the feed's own digest and date are no part of it."""
         return (self.subject, self.matcher, self.found, self.ignored)
 
+    def to_json(self) -> dict[str, Any]:
+        """Return the report as a JSON object, as policies are asked about it."""
+        return {
+            "schema": self.SCHEMA,
+            "subject": str(self.subject),
+            "matcher": self.matcher,
+            "feed": {"digest": str(self.feed), "date": write_time(self.feed_date)},
+            "found": [item.to_json() for item in self.found],
+            "ignored": [item.to_json() for item in self.ignored],
+        }
+
     def to_bytes(self) -> bytes:
         """Return canonical bytes: stored, digested and attested."""
-        return strictjson.dumps(
-            {
-                "schema": self.SCHEMA,
-                "subject": str(self.subject),
-                "matcher": self.matcher,
-                "feed": {"digest": str(self.feed), "date": write_time(self.feed_date)},
-                "found": [item.to_json() for item in self.found],
-                "ignored": [item.to_json() for item in self.ignored],
-            }
-        )
+        return strictjson.dumps(self.to_json())
 
     @classmethod
     def from_bytes(cls, data: bytes) -> VulnerabilityReport:
         """Read what `to_bytes` wrote; raises InvalidInput."""
-        what = "vulnerability report"
-        document = strictjson.loads(data, what=what, max_bytes=MAX_BYTES)
+        return cls.from_json(strictjson.loads(data, what=_WHAT, max_bytes=MAX_BYTES))
+
+    @classmethod
+    def from_json(cls, document: strictjson.JsonValue) -> VulnerabilityReport:
+        """Read what `to_json` wrote; raises InvalidInput."""
+        what = _WHAT
         if strictjson.take(document, "schema", str, what=what) != cls.SCHEMA:
             raise InvalidInput(f"{what}: unknown schema {document['schema']!r}")
         feed = strictjson.take(document, "feed", dict, what=what)

@@ -15,9 +15,11 @@ from kgate_core import strictjson
 from kgate_core.errors import IntegrityError, InvalidInput
 from kgate_core.evidence import Evidence, Outcome, RuleResult
 from kgate_core.kernel import KernelId
+from kgate_mirror_server.feeds.comparing import vulnerabilities_of
 from kgate_mirror_server.ingest.evidence import Imported
 from kgate_mirror_server.ingest.fetch import fetch_large
 from kgate_mirror_server.ingest.served import served_revision
+from kgate_mirror_server.ingest.statements import statements
 from kgate_mirror_server.ports import (
     Denial,
     EvidenceKind,
@@ -60,6 +62,8 @@ class VariantResult:
     reasons: tuple[RuleResult, ...]
     """The rules that said no; empty if it was allowed."""
     evidence: Mapping[EvidenceKind, Digest]
+    seen: Facts | None = None
+    """What its scan said in short, if nothing has changed since; `decision` is shortened then."""
 
     @property
     def allowed(self) -> bool:
@@ -221,6 +225,13 @@ def gather(
     }
     found[EvidenceKind.SCAN] = room.keep(report.to_bytes())
     found[EvidenceKind.SBOM] = room.keep(mirror.sbom(kernel, manifest, metadata, report))
+    if (said := vulnerabilities_of(mirror, kernel, report)) is not None:
+        found[EvidenceKind.VULNERABILITIES] = room.keep(said.to_bytes())
+    if (
+        EvidenceKind.QUALIFICATION in before
+        and before.get(EvidenceKind.MANIFEST) == manifest.digest
+    ):
+        found[EvidenceKind.QUALIFICATION] = before[EvidenceKind.QUALIFICATION]
     return found
 
 
@@ -250,15 +261,17 @@ def stored_evidence(
 ) -> Evidence:
     """Read back what a policy is asked about: what was stored, not what was in memory."""
     room = mirror.room
+    scan = room.scan(found)
     return Evidence(
         kernel=kernel,
         lane=lane,
         manifest=room.manifest(found),
         metadata=room.metadata(found),
-        scan=room.scan(found),
+        scan=scan,
         sbom=found.get(EvidenceKind.SBOM),
         imported=room.imported(found).to_json(),
         asked=asked,
+        stated={**room.stated(found), **statements(mirror, found, scan)},
     )
 
 
@@ -271,7 +284,8 @@ def _publish(
 ) -> Revision:
     """Sign every allowed variant for the served revision and publish them in one transaction."""
     wanted = {item.variant: item.manifest for item in allowed if item.manifest is not None}
-    served = served_revision(mirror.catalog.publications(), locked, wanted)
+    known = mirror.catalog.publications_of(locked.repo, locked.lane)
+    served = served_revision(known, locked, wanted)
     variants = []
     for result in allowed:
         kernel = KernelId(locked.origin, locked.repo_type, locked.repo, served, result.variant)

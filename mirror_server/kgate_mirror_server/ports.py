@@ -100,6 +100,7 @@ class EvidenceKind(StrEnum):
     METADATA = "metadata"
     SCAN = "scan"
     SBOM = "sbom"
+    VULNERABILITIES = "vulnerabilities"
     QUALIFICATION = "qualification"
     IMPORT = "import"
     DECISION = "decision"

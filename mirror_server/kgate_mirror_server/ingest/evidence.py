@@ -17,6 +17,7 @@ from kgate_core.errors import Conflict, InvalidInput, NotFound
 from kgate_core.evidence import Decision, ScanReport
 from kgate_core.kernel import KernelRef, RepoType, Revision, folder_of
 from kgate_core.manifest import Manifest
+from kgate_core.vulnerabilities import VulnerabilityReport
 from kgate_mirror_server.ports import EvidenceKind, IntakeState, ServedFile
 from kgate_signer.attest import StoredEvidence
 from kgate_signer.predicates import (
@@ -36,7 +37,11 @@ if TYPE_CHECKING:
     from kgate_mirror_server.catalog.sql import KeptEvidence
     from kgate_mirror_server.ports import BlobStore
 
-_WHOLE: Final = (EvidenceKind.SBOM, EvidenceKind.QUALIFICATION)  # stated as they were stored
+_WHOLE: Final = (  # stated as they were stored
+    EvidenceKind.SBOM,
+    EvidenceKind.VULNERABILITIES,
+    EvidenceKind.QUALIFICATION,
+)
 MAX_DOCUMENT: Final = 256 * 1024**2  # bytes; a scan report over thousands of kernels
 
 
@@ -248,6 +253,17 @@ class EvidenceRoom:
         data = strictjson.loads(self.read(found[EvidenceKind.IMPORT]), what="import record")
         return Imported.from_json(data)
 
+    def vulnerabilities(self, found: Mapping[EvidenceKind, Digest]) -> VulnerabilityReport | None:
+        """Return what the advisories said, None if there was no feed."""
+        if EvidenceKind.VULNERABILITIES not in found:
+            return None
+        return VulnerabilityReport.from_bytes(self.read(found[EvidenceKind.VULNERABILITIES]))
+
+    def stated(self, found: Mapping[EvidenceKind, Digest]) -> Facts:
+        """Return what else is known about a variant, as policies are asked about it."""
+        said = self.vulnerabilities(found)
+        return {} if said is None else {"vulnerabilities": said.to_json()}
+
     def decision(self, found: Mapping[EvidenceKind, Digest]) -> Decision:
         """Return the stored decision."""
         data = strictjson.loads(self.read(found[EvidenceKind.DECISION]), what="decision")
@@ -274,6 +290,7 @@ class EvidenceRoom:
                 imported=imported.to_record(),
                 decision=self.decision(found),
                 sbom=whole.get(EvidenceKind.SBOM),
+                vulnerabilities=whole.get(EvidenceKind.VULNERABILITIES),
                 qualification=whole.get(EvidenceKind.QUALIFICATION),
             )
         except NotFound as exc:

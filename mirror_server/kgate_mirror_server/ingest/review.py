@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from kgate_core.kernel import KernelId
 from kgate_mirror_server.admit import stored_evidence
+from kgate_mirror_server.feeds.comparing import with_present_feed
 from kgate_mirror_server.inventory import Found, find
 from kgate_mirror_server.ports import EvidenceKind
 from kgate_mirror_server.settings.targets import fleet_facts
@@ -47,4 +48,5 @@ def inventory_evidence(mirror: Mirror, reference: str | None = None) -> Iterator
             kernel = KernelId(item.origin, item.repo_type, item.repo, item.upstream, variant)
             together = siblings[str(item.repo), str(item.upstream), item.lane]
             asked = fleet_facts(mirror.config.targets, together)
-            yield stored_evidence(mirror, kernel, item.lane, evidence, asked)
+            stored = stored_evidence(mirror, kernel, item.lane, evidence, asked)
+            yield with_present_feed(mirror, stored)

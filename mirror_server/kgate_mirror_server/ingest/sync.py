@@ -12,7 +12,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
 from kgate_core.errors import KgateError, TrustError
-from kgate_core.kernel import KernelId
+from kgate_core.kernel import KernelId, KernelRef
 from kgate_core.lock import Lock, LockedKernel
 from kgate_mirror_server.admit import (
     Dependencies,
@@ -32,6 +32,7 @@ from kgate_mirror_server.ingest.resolve import (
     resolve_pin,
     unpinned_path,
 )
+from kgate_mirror_server.ingest.standing import Standings
 from kgate_mirror_server.models.intake import ModelFailure, ModelsResult, admit_models
 from kgate_mirror_server.ports import EvidenceKind
 from kgate_mirror_server.trust.approvals import Waiting, waiting
@@ -142,15 +143,20 @@ def sync(mirror: Mirror, lock: Lock, source: Source, now: datetime, *, tell: Tol
     refresh_trust(mirror, now)
     _check_trust(mirror, lock, now)
     result = SyncResult(exceptions=mirror.exceptions(now))
+    standings = Standings(mirror, now)
     for pin, locked in _dependencies_first(mirror, lock):
         dependencies = _dependencies(mirror, lock, locked)
         try:
             own = source.of(pin)
             _note_moved(own, pin, locked, result)
+            if (kept := standings.find(pin, locked, dependencies)) is not None:
+                result.kernels.append(kept)
+                continue
             done = _done_before(mirror, pin, locked, dependencies, now)
             if done is None:
                 tell(f"admitting {pin}")
                 done = admit(mirror, own, pin, locked, dependencies, now)
+            standings.keep(done, locked, dependencies)
         except KgateError as exc:
             result.failures.append(Failure(pin, exc))
             continue
@@ -260,10 +266,11 @@ def _dependencies(mirror: Mirror, lock: Lock, locked: LockedKernel) -> Dependenc
 
 def _published(mirror: Mirror, need: str, lane: str) -> Publication | None:
     """Return the newest publication of `org/name@vN` in a lane."""
+    repo, _, wanted = need.partition("@")
     found = [
         item
-        for item in mirror.catalog.publications()
-        if f"{item.repo}@v{item.version}" == need and item.lane == lane
+        for item in mirror.catalog.publications_of(KernelRef.parse(repo), lane)
+        if f"v{item.version}" == wanted
     ]
     return max(found, key=lambda item: item.published_at, default=None)
 
@@ -306,7 +313,7 @@ def _done_before(
             return None
         variants.append(VariantResult(name, manifest, decision, decision.denials, found))
     allowed = {item.variant: item.manifest for item in variants if item.allowed}
-    served = _served(mirror.catalog.publications(), pin, locked, allowed)
+    served = _served(mirror.catalog.publications_of(locked.repo, locked.lane), pin, locked, allowed)
     if allowed and served is None:
         return None
     return KernelResult(pin, locked.lane, locked.commit, served, tuple(variants), fresh=False)
