@@ -15,6 +15,7 @@ from kgate_core.digest import Digest
 from kgate_core.evidence import Evidence, Finding, ScanReport, Severity
 from kgate_core.kernel import KernelId, KernelRef, RepoType, Revision
 from kgate_core.manifest import FileEntry, Manifest
+from kgate_policy.samples import sample_vulnerabilities
 
 NOW = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
 ORIGIN = "https://hub.example.org"
@@ -108,7 +109,11 @@ def good_evidence(*paths: str, repo: str = "kernels-community/activation") -> Ev
         sbom=Digest.of(b"sbom"),
         imported=import_record(kernel, files),
         asked={"repo": repo, "version": 1},
-        stated={"qualification": QUALIFICATION, "images": []},
+        stated={
+            "qualification": QUALIFICATION,
+            "images": [],
+            "vulnerabilities": sample_vulnerabilities(files.digest).to_json(),
+        },
     )
 
 

@@ -53,6 +53,7 @@ _LISTS: Final[Mapping[str, Mapping[str, str]]] = {
 # Field of the document -> its one number: sub-field, field of Parameters, unit, the most.
 _NUMBERS: Final[Mapping[str, tuple[str, str, str, int]]] = {
     "scans": ("maxDays", "scans_max_days", "days", 3660),
+    "advisories": ("maxDays", "advisories_max_days", "days", 3660),
     "qualification": ("minSpeedup", "qualification_min_speedup", "percent", 100_000),
 }
 _FIELDS: Final = {"apiVersion", "kind", "name", "extends", "severity", "rules"} | {

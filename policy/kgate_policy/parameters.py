@@ -47,6 +47,8 @@ class Parameters:
     """Upstreams that hold what the site's own builders built, written as in the lock."""
     scans_max_days: int = 90
     """Days after which a scan is too old."""
+    advisories_max_days: int = 60
+    """Days after which a feed of advisories is too old."""
     qualification_min_speedup: int = 100
     """Percent of the reference's speed that a qualified kernel reaches at least."""
 

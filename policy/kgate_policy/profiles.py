@@ -28,6 +28,7 @@ _SOFT_IN_DEV: Final = (
     "no-ptx-only",
     "licence-allowed",
     "scanned-recently",
+    "advisories-fresh",
     "targets-covered",
 )
 _SOFT_IN_STAGING: Final = (
@@ -36,6 +37,7 @@ _SOFT_IN_STAGING: Final = (
     "provenance-present",
     "no-ptx-only",
     "scanned-recently",
+    "advisories-fresh",
     "targets-covered",
 )
 # Permissive licences that need no more than a notice; a site adds what it can accept.
@@ -51,10 +53,11 @@ _LICENCES: Final = (
 )
 
 
-_SOFT_EVERYWHERE: Final = ("card-complete", "already-in-image")
-"""Mirrors and registries may leave a card behind; what an image has too is double, not wrong."""
-_OPTIONAL: Final = ("qualified", "rebuilt-here")
-"""Rules for which a site first needs machines or builders of its own: off until it asks."""
+_SOFT_EVERYWHERE: Final = ("card-complete", "already-in-image", "vex-authorised")
+"""Mirrors and registries may leave a card behind; what an image has too is double, not wrong; VEX
+that is not believed changes nothing."""
+_OPTIONAL: Final = ("qualified", "rebuilt-here", "advisories-consulted")
+"""Rules for which a site first needs machines, builders or feeds: off until it asks."""
 _SPECIAL: Final = ("approved-digests", *_OPTIONAL)
 """Rules that only some profile or site asks."""
 

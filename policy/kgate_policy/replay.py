@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from kgate_core.evidence import Facts
 
 EVIDENCE_SCHEMA: Final = "kgate.dev/evidence/v1"
-_NUMBERS: Final = frozenset({"scans_max_days", "qualification_min_speedup"})
+_NUMBERS: Final = frozenset({"scans_max_days", "advisories_max_days", "qualification_min_speedup"})
 MAX_BYTES: Final = 256 * 1024**2  # bytes; a scan of thousands of device kernels is large
 
 

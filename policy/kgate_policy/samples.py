@@ -9,10 +9,12 @@ from __future__ import annotations
 import base64
 from typing import TYPE_CHECKING, Any, Final
 
+from kgate_core.clock import read_time
 from kgate_core.digest import Digest
-from kgate_core.evidence import Evidence, ScanReport
+from kgate_core.evidence import Evidence, ScanReport, Severity
 from kgate_core.kernel import KernelId, KernelRef, RepoType, Revision
 from kgate_core.manifest import FileEntry, Manifest
+from kgate_core.vulnerabilities import Status, Vulnerability, VulnerabilityReport
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -67,6 +69,29 @@ def _base64(path: str) -> str:
     return base64.b64encode(bytes.fromhex(Digest.of(path.encode()).hex)).decode()
 
 
+def sample_vulnerabilities(
+    subject: Digest, *found: Vulnerability, date: str = FETCHED
+) -> VulnerabilityReport:
+    """Return what advisories say about the sample: one is set aside, and whatever else is given."""
+    aside = Vulnerability(
+        "CVE-2026-0001",
+        Severity.HIGH,
+        Status.NOT_AFFECTED,
+        "vendor",
+        "cuda toolkit 12.8",
+        places=(FILES[1],),
+        justification="vulnerable_code_not_present",
+        author="kgate-advisories/1 (rule tools-only)",
+    )
+    return VulnerabilityReport(
+        subject,
+        "kgate-advisories/1",
+        Digest.of(b"feed"),
+        read_time(date, what="sample"),
+        (aside, *found),
+    )
+
+
 def sample_manifest(paths: Iterable[str]) -> Manifest:
     """Return a manifest of files whose content is their own path."""
     return Manifest.of(FileEntry(path, len(path), Digest.of(path.encode())) for path in paths)
@@ -104,7 +129,12 @@ def sample_evidence(  # noqa: PLR0913  # each part of a sample can be changed on
         sbom=Digest.of(b"sample"),
         imported=_import_record(kernel, manifest) | dict(imported or {}),
         asked={"repo": repo, "version": 1},
-        stated={"qualification": QUALIFICATION, "images": []} | dict(stated or {}),
+        stated={
+            "qualification": QUALIFICATION,
+            "images": [],
+            "vulnerabilities": sample_vulnerabilities(manifest.digest).to_json(),
+        }
+        | dict(stated or {}),
     )
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from kgate_core.evidence import Severity
 from kgate_core.kernel import Variant
+from kgate_policy.facts.advisories import advisory_facts
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -80,7 +81,7 @@ def kernel_facts(evidence: Evidence, results: Iterable[RuleResult] = ()) -> Fact
         record = _mapping(evidence.imported["card"])
         lists = {key: _strings(record.get(key)) for key in ("fields", "headings")}
         facts["card"] = card | lists
-    facts |= stated_facts(evidence.stated)
+    facts |= stated_facts(evidence.stated) | advisory_facts(evidence.stated)
     if evidence.scan is not None:
         facts["scan"] = _scan(evidence.scan)
         facts |= _seen(evidence.scan.summary)

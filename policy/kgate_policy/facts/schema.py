@@ -137,6 +137,28 @@ _IMAGE: Final = Record(
         Field("of", "int", "Device images that the variant has."),
     ),
 )
+_VULNERABILITY: Final = Record(
+    "Vulnerability",
+    "An advisory that is about something in the variant.",
+    (
+        Field("id", "string", "Its id, such as `CVE-2026-0001`."),
+        Field("aliases", "list<string>", "Other ids of it."),
+        Field("severity", "string", "info, low, medium, high or critical; high if it says none."),
+        Field("status", "string", "affected, unknown, fixed or not_affected."),
+        Field("source", "string", "Name of the feed that it came from."),
+        Field("seen", "string", "What of the variant it is about, in one sentence."),
+        Field("justification", "string", "Why it is not affected, in VEX's words.", sometimes=True),
+        Field("author", "string", "Who set it aside.", sometimes=True),
+    ),
+)
+_FEED: Final = Record(
+    "Feed",
+    "The advisories that the variant was compared with.",
+    (
+        Field("digest", "string", "Digest of the snapshot of all feeds."),
+        Field("date", "string", "Date of its oldest source, RFC 3339, UTC."),
+    ),
+)
 _KERNEL: Final = Record(
     "Kernel",
     "One build variant of one kernel repository at one commit.",
@@ -168,6 +190,13 @@ _KERNEL: Final = Record(
         Field(
             "qualification", "Qualification", "The last result that was submitted.", sometimes=True
         ),
+        Field(
+            "vulnerabilities",
+            "list<Vulnerability>",
+            "What advisories say; absent without a feed.",
+            sometimes=True,
+        ),
+        Field("feed", "Feed", "The advisories that it was compared with.", sometimes=True),
         Field("images", "list<ServingImage>", "Serving images that it was compared with."),
         Field("depends", "list<string>", "Locked dependencies, `org/name@commit`."),
         Field(
@@ -233,6 +262,8 @@ RECORDS: Final = (
     _IMAGE,
     _SCAN,
     _FINDING,
+    _VULNERABILITY,
+    _FEED,
     _REQUEST,
     _NODE,
     _MIRROR,

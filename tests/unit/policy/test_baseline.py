@@ -9,12 +9,14 @@ import pytest
 
 from kgate_core.digest import Digest
 from kgate_core.evidence import Outcome, Severity
+from kgate_core.vulnerabilities import IgnoredVex, Status, Vulnerability
 from kgate_policy import builtin_profile, evaluate
 from kgate_policy.baseline import RULES
 from kgate_policy.parameters import Parameters
 from kgate_policy.policy import Policy
 from kgate_policy.profiles import PROFILES
 from kgate_policy.rules import Level, merge
+from kgate_policy.samples import sample_vulnerabilities
 from tests.policykit import (
     COMMIT,
     LIBRARY,
@@ -146,6 +148,33 @@ SPOILED = [
     ("qualified", with_statements(qualification=QUALIFICATION | {"passed": "true"})),
     ("qualified", with_statements(qualification=QUALIFICATION | {"speedupPpm": 999_999})),
     ("qualified", with_statements(qualification=QUALIFICATION | {"speedupPpm": None})),
+    ("advisories-consulted", with_statements(vulnerabilities=None)),
+    (
+        "advisories-fresh",
+        with_statements(
+            vulnerabilities=sample_vulnerabilities(
+                GOOD.manifest.digest, date="2026-01-01T00:00:00Z"
+            ).to_json()
+        ),
+    ),
+    (
+        "no-known-vulnerability",
+        with_statements(
+            vulnerabilities=sample_vulnerabilities(
+                GOOD.manifest.digest,
+                Vulnerability("CVE-2", Severity.HIGH, Status.AFFECTED, "vendor", "commit x"),
+            ).to_json()
+        ),
+    ),
+    (
+        "vex-authorised",
+        with_statements(
+            vulnerabilities=replace(
+                sample_vulnerabilities(GOOD.manifest.digest),
+                ignored=(IgnoredVex("CVE-2", "mallory@example.org"),),
+            ).to_json()
+        ),
+    ),
     ("already-in-image", with_statements(images=[{"name": "v", "found": 3, "of": 3}])),
 ]
 

@@ -88,4 +88,4 @@ def test_every_profile_names_every_rule_and_leaves_out_the_special_ones_only() -
         assert set(policy.rules) == set(RULES)
         off = {rule for rule, level in policy.rules.items() if level is Level.OFF}
         special = set() if policy.name == "approved-algorithms" else {"approved-digests"}
-        assert off == special | {"qualified", "rebuilt-here"}
+        assert off == special | {"qualified", "rebuilt-here", "advisories-consulted"}
