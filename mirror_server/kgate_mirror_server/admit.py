@@ -15,7 +15,6 @@ from kgate_core import strictjson
 from kgate_core.errors import IntegrityError, InvalidInput
 from kgate_core.evidence import Evidence, Outcome, RuleResult
 from kgate_core.kernel import KernelId
-from kgate_mirror_server.feeds.comparing import vulnerabilities_of
 from kgate_mirror_server.ingest.evidence import Imported
 from kgate_mirror_server.ingest.fetch import fetch_large
 from kgate_mirror_server.ingest.served import served_revision
@@ -29,8 +28,6 @@ from kgate_mirror_server.ports import (
 )
 from kgate_mirror_server.settings.targets import fleet_facts
 from kgate_mirror_server.trust.approvals import kept_approvals
-from kgate_mirror_server.upkeep.quota import check_quotas
-from kgate_mirror_server.upkeep.shelf import publish
 from kgate_signer.predicates import UpstreamVerdict
 
 if TYPE_CHECKING:
@@ -62,8 +59,6 @@ class VariantResult:
     reasons: tuple[RuleResult, ...]
     """The rules that said no; empty if it was allowed."""
     evidence: Mapping[EvidenceKind, Digest]
-    seen: Facts | None = None
-    """What its scan said in short, if nothing has changed since; `decision` is shortened then."""
 
     @property
     def allowed(self) -> bool:
@@ -107,12 +102,9 @@ def admit(
 ) -> KernelResult:
     """Admit one locked pin; denied variants are recorded with their reasons.
 
-    Raises UpstreamError if bytes could not be had and Conflict if they would break a quota; then
-    nothing of this pin was published.
+    Raises UpstreamError if bytes could not be had; then nothing of this pin was published.
     """
     described = source.describe(pin, locked.commit, only=locked.variants)
-    coming = (file for item in described.values() for file in item.files)
-    check_quotas(mirror.config.quotas, mirror.catalog.publications(), locked.repo, coming)
     asked = asked_of(mirror, pin, {n: source.metadata(item) for n, item in described.items()})
     results = [
         _admit_variant(
@@ -197,7 +189,7 @@ def gather(
     room, manifest = mirror.room, described.manifest
     metadata = source.metadata(described)
     before = room.found(kernel, lane) or {}
-    report, scanned_at = _earlier_scan(mirror, before, manifest.digest, now)
+    report, scanned_at = _earlier_scan(mirror, lane, before, manifest.digest, now)
     if report is None:
         report = mirror.scan(kernel.variant, manifest)
     imported = Imported(
@@ -225,18 +217,18 @@ def gather(
     }
     found[EvidenceKind.SCAN] = room.keep(report.to_bytes())
     found[EvidenceKind.SBOM] = room.keep(mirror.sbom(kernel, manifest, metadata, report))
-    if (said := vulnerabilities_of(mirror, kernel, report)) is not None:
-        found[EvidenceKind.VULNERABILITIES] = room.keep(said.to_bytes())
-    if (
-        EvidenceKind.QUALIFICATION in before
-        and before.get(EvidenceKind.MANIFEST) == manifest.digest
-    ):
+    same = before.get(EvidenceKind.MANIFEST) == manifest.digest
+    if same and EvidenceKind.QUALIFICATION in before:
         found[EvidenceKind.QUALIFICATION] = before[EvidenceKind.QUALIFICATION]
     return found
 
 
 def _earlier_scan(
-    mirror: Mirror, before: Mapping[EvidenceKind, Digest], manifest: Digest, now: datetime
+    mirror: Mirror,
+    lane: str,
+    before: Mapping[EvidenceKind, Digest],
+    manifest: Digest,
+    now: datetime,
 ) -> tuple[ScanReport | None, datetime]:
     """Return an earlier report and when it was made, or None and now.
 
@@ -245,7 +237,7 @@ def _earlier_scan(
     if EvidenceKind.SCAN not in before or before.get(EvidenceKind.MANIFEST) != manifest:
         return None, now
     report, made = mirror.room.scan(before), mirror.room.imported(before).scanned_at
-    oldest = now - timedelta(days=mirror.policy.parameters.scans_max_days)
+    oldest = now - timedelta(days=mirror.rules.of(lane).parameters.scans_max_days)
     if made is None or made < oldest:
         return None, now
     fine = report.scanner == mirror.scanner_name and report.complete
@@ -271,7 +263,7 @@ def stored_evidence(
         sbom=found.get(EvidenceKind.SBOM),
         imported=room.imported(found).to_json(),
         asked=asked,
-        stated={**room.stated(found), **statements(mirror, found, scan)},
+        stated=statements(mirror, found, scan),
     )
 
 
@@ -284,8 +276,7 @@ def _publish(
 ) -> Revision:
     """Sign every allowed variant for the served revision and publish them in one transaction."""
     wanted = {item.variant: item.manifest for item in allowed if item.manifest is not None}
-    known = mirror.catalog.publications_of(locked.repo, locked.lane)
-    served = served_revision(known, locked, wanted)
+    served = served_revision(mirror.catalog.publications(), locked, wanted)
     variants = []
     for result in allowed:
         kernel = KernelId(locked.origin, locked.repo_type, locked.repo, served, result.variant)
@@ -307,8 +298,7 @@ def _publish(
                 result.evidence,
             )
         )
-    publish(
-        mirror,
+    mirror.catalog.publish(
         Publication(
             locked.origin,
             locked.repo_type,
@@ -320,7 +310,7 @@ def _publish(
             tuple(variants),
             now,
             locked.depends,
-        ),
+        )
     )
     return served
 

@@ -10,6 +10,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from kgate_core.clock import write_time
+from kgate_mirror_server.ingest.statements import read_image_lists
 from kgate_policy import builtin_profile, load_policy
 from kgate_policy.expressions.tenants import TenantWorker
 from kgate_policy.question import Question
@@ -18,6 +19,7 @@ from kgate_policy.tenancy import Tenant, load_tenant
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from kgate_core.digest import Digest
     from kgate_core.evidence import Evidence, Facts
     from kgate_core.kernel import KernelRef
     from kgate_mirror_server.app import Mirror
@@ -52,6 +54,11 @@ class RuleBook:
         if named is not None and named.policy is not None:
             return load_policy(self.config.path(named.policy))
         return self.site
+
+    @cached_property
+    def image_lists(self) -> dict[str, frozenset[Digest]]:
+        """The device code of serving images, by the file that lists it."""
+        return read_image_lists(self.config)
 
     @cached_property
     def _tenants(self) -> tuple[Tenant, ...]:

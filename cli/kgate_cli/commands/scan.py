@@ -36,6 +36,11 @@ LEVELS = [level.label for level in Severity]
     help="Also write the findings as SARIF 2.1.0.",
 )
 @click.option(
+    "--device-images",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Also write the digests of all device images, for targets: of kgate.yaml.",
+)
+@click.option(
     "--show",
     type=click.Choice(LEVELS),
     default="medium",
@@ -43,7 +48,14 @@ LEVELS = [level.label for level in Severity]
     help="List findings from this severity on.",
 )
 @json_option
-def command(path: Path, fail_on: str, sarif: Path | None, show: str, output: Output) -> int:
+def command(  # one argument for each option
+    path: Path,
+    fail_on: str,
+    sarif: Path | None,
+    device_images: Path | None,
+    show: str,
+    output: Output,
+) -> int:
     """Look into GPU libraries, down to the code that runs on the device.
 
     PATH is a library, a build variant, a kernel repository, a wheel, a Hub cache or any folder.
@@ -54,6 +66,7 @@ def command(path: Path, fail_on: str, sarif: Path | None, show: str, output: Out
       kgate scan ./build/torch213-cxx11-cu130-x86_64-linux
       kgate scan vllm-0.33.0-cp311-cp311-linux_x86_64.whl --fail-on high
       kgate scan .venv/lib/python3.11/site-packages --json
+      kgate scan ./rootfs-of-vllm --device-images images/vllm.json
     """
     from kgate_scanner.paths import scan_path
 
@@ -61,6 +74,8 @@ def command(path: Path, fail_on: str, sarif: Path | None, show: str, output: Out
         scanned = scan_path(path)
     if sarif is not None:
         _write_sarif(sarif, scanned)
+    if device_images is not None:
+        _write_images(device_images, scanned)
     worst = max((item.report.worst for item in scanned), default=Severity.INFO)
     found = any(item.report.findings for item in scanned)
     ok = not (found and worst >= Severity.parse(fail_on))
@@ -80,3 +95,10 @@ def _write_sarif(target: Path, scanned: Sequence[Scanned]) -> None:
     from kgate_scanner.sarif import write_sarif
 
     target.write_bytes(write_sarif((item.name, item.report) for item in scanned))
+
+
+def _write_images(target: Path, scanned: Sequence[Scanned]) -> None:
+    from kgate_scanner.imagelist import write_image_list
+
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_bytes(write_image_list(item.report for item in scanned))

@@ -5,6 +5,7 @@ Whether a variant loads on a machine is `kgate_policy.why`'s knowledge; nothing 
 
 from __future__ import annotations
 
+from pathlib import Path  # noqa: TC003  # pydantic reads the annotation
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel, ConfigDict, model_validator
@@ -33,6 +34,8 @@ class Target(BaseModel):
     """The processor."""
     gpus: tuple[str, ...] = ()
     """Such as `sm_90` or `gfx942`; each needs code of its own."""
+    device_images: Path | None = None
+    """What the serving image there holds: a file that `kgate scan --device-images` wrote."""
 
     @model_validator(mode="after")
     def _readable(self) -> Target:
