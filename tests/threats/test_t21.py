@@ -5,21 +5,25 @@ from __future__ import annotations
 import contextlib
 import socket
 import time
+import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import pytest
 
-from kgate_mirror_server.serve.server import HEADER_BUFFER, HEADER_TIMEOUT
+from kgate_mirror_server.serve.settings import Limits
 from tests.mirrorkit import FILES, VARIANT, make_mirror, served
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 SMALL = f"/kernels/acme/relu/resolve/v1/build/{VARIANT}/layers.py"
 LARGE = f"/kernels/acme/relu/resolve/v1/build/{VARIANT}/big.so"
+LIMITS = Limits()
 BIG = bytes(range(256)) * 4096 * 20
 
 
@@ -66,7 +70,7 @@ def test_t21_headers_that_trickle_are_cut_off_in_time(port: int) -> None:
     slow = [connect(port) for _ in range(50)]
     for wire in slow:
         wire.sendall(b"GET / HTTP/1.1\r\nHost: mirror\r\n")
-    end = time.monotonic() + HEADER_TIMEOUT / 1000 + 15
+    end = time.monotonic() + LIMITS.header_seconds + 15
     open_ones = set(slow)
     while open_ones and time.monotonic() < end:
         for wire in list(open_ones):
@@ -89,7 +93,7 @@ def test_t21_headers_that_trickle_are_cut_off_in_time(port: int) -> None:
 @pytest.mark.parametrize(
     "headers",
     [
-        b"X: " + b"a" * (4 * HEADER_BUFFER) + b"\r\n",
+        b"X: " + b"a" * (4 * LIMITS.header_bytes) + b"\r\n",
         b"".join(b"X-%d: y\r\n" % number for number in range(20_000)),
         b"Cookie: " + b"a=b; " * 50_000 + b"\r\n",
     ],
@@ -148,3 +152,25 @@ def test_t21_an_endless_form_is_refused(port: int) -> None:
     assert sent < 64 * 1024 * 1024
     assert said == b"" or b" 400 " in said.splitlines()[0]
     assert others_are_served(port)
+
+
+def test_t21_one_address_that_asks_without_end_is_told_to_wait(tmp_path: Path) -> None:
+    kit = make_mirror(tmp_path)
+    kit.publish()
+    limits = Limits(requests_per_second=5.0, burst=20)
+    with served(replace(kit.settings, limits=limits)) as address:
+        statuses = [asked(f"{address}{SMALL}") for _ in range(60)]
+        assert statuses.count(200) >= 20
+        assert (statuses[-1], 200 not in statuses[-10:]) == (429, True)
+        assert asked(f"{address}/healthz") == 200
+        time.sleep(1.5)
+        assert asked(f"{address}{SMALL}") == 200
+
+
+def asked(url: str) -> int:
+    try:
+        with urllib.request.urlopen(url, timeout=10) as reply:
+            return int(reply.status)
+    except urllib.error.HTTPError as exc:
+        with exc:
+            return exc.code if int(exc.headers["Retry-After"]) >= 1 else 0

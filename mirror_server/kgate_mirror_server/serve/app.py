@@ -8,6 +8,7 @@ to say, who listens on which port `server`'s.
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -33,6 +34,7 @@ from kgate_mirror_server.serve.hubapi import HubApi
 from kgate_mirror_server.serve.kept import Kept
 from kgate_mirror_server.serve.metrics import CONTENT_TYPE, Metrics
 from kgate_mirror_server.serve.podapi import PodApi
+from kgate_mirror_server.serve.rate import RateLimit
 from kgate_mirror_server.serve.reports import ReportInbox
 from kgate_mirror_server.serve.router import Asked, Router
 from kgate_mirror_server.serve.snapshot import SnapshotSource
@@ -65,6 +67,9 @@ STATUSES: Final[dict[type[KgateError], int]] = {
 """The one table from errors to HTTP statuses; the nearest class in the family counts."""
 
 
+_HEALTH: Final = frozenset({"/healthz", "/readyz"})  # asked by machines that must not be kept out
+
+
 def status_of(exc: KgateError) -> int:
     """Return the HTTP status of an error."""
     return next(STATUSES[kind] for kind in type(exc).__mro__ if kind in STATUSES)
@@ -91,6 +96,12 @@ class ServeApp:
         self._refresh = refresh
         self._reports = reports
         self._next_refresh = 0.0
+        limits = settings.limits
+        self._rate = (
+            None
+            if limits.requests_per_second is None
+            else RateLimit(limits.requests_per_second, limits.burst)
+        )
         self.bell: Bell | None = None
         """Says when to look at the catalog before the time has come."""
 
@@ -100,9 +111,18 @@ class ServeApp:
             case "lifespan":
                 await self._live(receive, send)
             case "http":
-                await self._respond(Request(scope, receive), Watched(send))
+                request = Request(scope, receive)
+                if self._rate is not None and (wait := self._over_rate(scope)):
+                    await _too_many(wait).send(request, send)
+                else:
+                    await self._respond(request, Watched(send))
             case _:
                 await send({"type": "websocket.close", "code": 1000})
+
+    def _over_rate(self, scope: Scope) -> float:
+        if self._rate is None or scope["path"] in _HEALTH:
+            return 0.0
+        return self._rate.wait(str(scope.get("client")), time.monotonic())
 
     async def _respond(self, request: Request, send: Watched) -> None:
         parts = request.segments or []
@@ -201,6 +221,11 @@ class ServeApp:
             _log.error("timestamp.failed", reason=exc.message)
 
 
+def _too_many(seconds: float) -> Answer:
+    wait = str(math.ceil(seconds)).encode("ascii")
+    return error(429, "too many requests from this address", (b"retry-after", wait))
+
+
 def _delegate(settings: ServeSettings) -> ModelDelegate | None:
     if settings.delegate is None:
         return None
@@ -229,7 +254,7 @@ def create_app(
     access = access or OpenAccess()
     kept = Kept(settings.kept) if settings.kept is not None else None
     source = SnapshotSource(catalog, store, guard, trust, clock, kept)
-    sender = BlobSender(guard, SmallBlobs(), settings.send_file)
+    sender = BlobSender(guard, SmallBlobs(), settings.send_file, settings.limits.ranges)
     metrics = Metrics(settings.metrics)
     reports = ReportInbox(settings.reports, metrics, alert_after=settings.alert_after)
     router = Router(

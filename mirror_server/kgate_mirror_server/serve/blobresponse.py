@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from kgate_core.errors import IntegrityError, NotFound
-from kgate_mirror_server.serve.ranges import Span, Unsatisfiable, parse_ranges
+from kgate_mirror_server.serve.ranges import MAX_RANGES, Span, Unsatisfiable, parse_ranges
 from kgate_mirror_server.serve.settings import SendFile
 from kgate_mirror_server.serve.wire import FILE_RANGE, PATHSEND, Answer, Header, error, matches
 
@@ -69,6 +69,7 @@ class BlobSender:
     guard: BlobGuard
     small: SmallBlobs
     how: SendFile
+    max_ranges: int = MAX_RANGES
 
     async def send(
         self, request: Request, send: Send, file: ServedFile, headers: tuple[Header, ...]
@@ -98,7 +99,7 @@ class BlobSender:
         asked = request.header(b"range")
         if (condition := request.header(b"if-range")) is not None and condition != etag:
             asked = None
-        spans = parse_ranges(asked, file.size)
+        spans = parse_ranges(asked, file.size, self.max_ranges)
         if spans is Unsatisfiable:
             whole = (b"content-range", b"bytes */%d" % file.size)
             answer = error(416, f"the file has {file.size} bytes", whole, *headers)

@@ -28,17 +28,20 @@ class Unsatisfiable:
     """None of the ranges lies within the file: 416."""
 
 
-def parse_ranges(header: str | None, size: int) -> tuple[Span, ...] | type[Unsatisfiable] | None:
+def parse_ranges(
+    header: str | None, size: int, most: int = MAX_RANGES
+) -> tuple[Span, ...] | type[Unsatisfiable] | None:
     """Return the spans of a file of `size` bytes to send, None for all of it, or Unsatisfiable.
 
     Overlapping and adjacent ranges become one, so that no byte is sent twice. A header that is
-    malformed, of another unit, or asks for too many ranges counts as absent (14.2 allows that).
+    malformed, of another unit, or asks for more than `most` ranges counts as absent (14.2 allows
+    that).
     """
     found = _RANGES.fullmatch(header) if header else None
     if found is None:
         return None
     parts = [part.strip() for part in found[1].split(",")]
-    if len(parts) > MAX_RANGES:
+    if len(parts) > most:
         return None
     spans: list[Span] = []
     for part in parts:

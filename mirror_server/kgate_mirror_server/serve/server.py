@@ -41,11 +41,7 @@ if TYPE_CHECKING:
     from kgate_mirror_server.serve.access import Access
     from kgate_mirror_server.serve.settings import ServeSettings, TlsFiles
 
-HEADER_TIMEOUT = 10_000  # milliseconds that a client may take for its request headers
-HEADER_BUFFER = 64 * 1024  # bytes of request line and headers
 TLS_POLL = 5  # seconds between two looks at the certificate
-BACKLOG = 2048  # connections waiting to be accepted
-CONCURRENT = 1024  # requests in flight per worker; more wait in the backlog
 
 _log = structlog.get_logger(__name__)
 
@@ -89,10 +85,11 @@ def _run(
         loop=Loops.auto,
         http=HTTPModes.http1,
         websockets=False,
-        backlog=BACKLOG,
-        backpressure=CONCURRENT,
+        backlog=settings.limits.backlog,
+        backpressure=settings.limits.in_flight,
         http1_settings=HTTP1Settings(
-            header_read_timeout=HEADER_TIMEOUT, max_buffer_size=HEADER_BUFFER
+            header_read_timeout=round(settings.limits.header_seconds * 1000),
+            max_buffer_size=settings.limits.header_bytes,
         ),
         log_enabled=False,
         ssl_cert=settings.tls.certificate if settings.tls else None,

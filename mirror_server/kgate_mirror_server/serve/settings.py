@@ -81,6 +81,26 @@ class TlsFiles:
 
 
 @dataclass(frozen=True, slots=True)
+class Limits:
+    """What one client, or all together, may ask of a worker (T21)."""
+
+    header_seconds: float = 10.0
+    """Time that a client may take for its request headers."""
+    header_bytes: int = 64 * 1024
+    """Bytes of request line and headers."""
+    in_flight: int = 1024
+    """Requests being answered at once; more wait in the backlog."""
+    backlog: int = 2048
+    """Connections waiting to be accepted."""
+    ranges: int = 16
+    """Ranges in one request; with more, the whole file is sent."""
+    requests_per_second: float | None = None
+    """Of one client address, over a longer time; None bounds nothing."""
+    burst: int = 10_000
+    """Requests that one address may make at once."""
+
+
+@dataclass(frozen=True, slots=True)
 class ServeSettings:
     """Everything that serving depends on."""
 
@@ -112,6 +132,7 @@ class ServeSettings:
     metrics: Path | None = None
     """Folder in which workers share their counters; the server makes one if it has several."""
     tls: TlsFiles | None = None
+    limits: Limits = Limits()
     kept: Path | None = None
     """Folder in which the server keeps what it served, to start from while the database is down."""
     poll_seconds: float = 1.0

@@ -6,6 +6,7 @@ Nothing is opened here.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path  # pydantic reads it when the models are built
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -16,6 +17,8 @@ from kgate_mirror_server.serve.settings import (
     AccessSettings,
     DelegateSettings,
     DenyStyle,
+    JwtSettings,
+    Limits,
     SendFile,
     ServeSettings,
     TlsFiles,
@@ -56,6 +59,46 @@ class Reports(_Strict):
     """A download that no pod reported within this time raises an alert; 0 awaits none."""
 
 
+class Account(_Strict):
+    """Service accounts of a cluster, and what they see."""
+
+    subject: str
+    """Shell pattern over `system:serviceaccount:<namespace>:<name>`."""
+    repos: Annotated[tuple[str, ...], Field(min_length=1)]
+    """Patterns of repositories, such as `acme/*`."""
+    lanes: tuple[str, ...] = ()
+    """Lanes that they see; all if none is named."""
+
+
+class Jwt(_Strict):
+    """Kubernetes service-account tokens as credentials, checked without the network."""
+
+    jwks: Path
+    """File with the cluster's public keys (`kubectl get --raw /openid/v1/jwks`)."""
+    issuer: Annotated[str, Field(min_length=1)]
+    audience: Annotated[str, Field(min_length=1)] = "kgate"
+    accounts: Annotated[tuple[Account, ...], Field(min_length=1)]
+
+
+class Bounds(_Strict):
+    """What one client, or all together, may ask of a worker (T21)."""
+
+    header_seconds: Annotated[float, Field(gt=0, le=300)] = 10.0
+    """Time that a client may take for its request headers."""
+    header_bytes: Annotated[int, Field(ge=8192, le=1048576)] = 65536
+    """Bytes of request line and headers."""
+    in_flight: Annotated[int, Field(ge=1, le=65536)] = 1024
+    """Requests that a worker answers at once; more wait."""
+    backlog: Annotated[int, Field(ge=1, le=65536)] = 2048
+    """Connections waiting to be accepted."""
+    ranges: Annotated[int, Field(ge=1, le=1000)] = 16
+    """Ranges in one request; with more, the whole file is sent."""
+    requests_per_second: Annotated[float, Field(gt=0)] | None = 1000.0
+    """Of one client address; more are answered 429. Not counted where nginx stands in front."""
+    burst: Annotated[int, Field(ge=1)] = 10_000
+    """Requests that one address may make at once."""
+
+
 class Serve(_Strict):
     """How the mirror listens, and whom it answers."""
 
@@ -72,6 +115,9 @@ class Serve(_Strict):
     """Whether clients need a token (`kgate token create`)."""
     anonymous: tuple[Anonymous, ...] = ()
     """What callers without a token see all the same."""
+    jwt: Jwt | None = None
+    """Service accounts that may call besides the holders of tokens."""
+    limits: Bounds = Bounds()
     shim_required: tuple[str, ...] = ()
     """Lanes that show kernels only to clients beside which the shim runs."""
     reports: Reports | None = None
@@ -84,6 +130,8 @@ class Serve(_Strict):
     def _anonymous_needs_tokens(self) -> Serve:
         if self.anonymous and not self.tokens:
             raise ValueError("anonymous: without tokens everybody sees everything")
+        if self.jwt is not None and not self.tokens:
+            raise ValueError("jwt: without tokens: true nobody is asked for credentials")
         return self
 
 
@@ -109,8 +157,11 @@ def serve_settings(
         deny_style=DenyStyle(serve.deny_style),
         send_file=SendFile(serve.send_file),
         access=AccessSettings(
-            serve.tokens, tuple(Grant(item.repos, item.lanes) for item in serve.anonymous)
+            serve.tokens,
+            tuple(Grant(item.repos, item.lanes) for item in serve.anonymous),
+            None if serve.jwt is None else _jwt(serve.jwt, path),
         ),
+        limits=_limits(serve),
         marked_lanes=frozenset(serve.shim_required),
         public_url=serve.public_url.rstrip("/"),
         delegate=None
@@ -127,3 +178,16 @@ def serve_settings(
         tls=TlsFiles(path(serve.tls.certificate), path(serve.tls.key)) if serve.tls else None,
         kept=path(serve.kept) if serve.kept else None,
     )
+
+
+def _jwt(jwt: Jwt, path: Callable[[Path], Path]) -> JwtSettings:
+    accounts = tuple((item.subject, Grant(item.repos, item.lanes)) for item in jwt.accounts)
+    return JwtSettings(path(jwt.jwks), jwt.issuer, jwt.audience, accounts)
+
+
+def _limits(serve: Serve) -> Limits:
+    limits = Limits(**serve.limits.model_dump())
+    # Behind nginx all clients have its address; deploy/nginx bounds them one by one.
+    if SendFile(serve.send_file) is SendFile.XACCEL:
+        limits = replace(limits, requests_per_second=None)
+    return limits
