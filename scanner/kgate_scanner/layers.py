@@ -1,14 +1,15 @@
-"""Collects the binaries of a container image from an OCI image layout on a disk.
+"""Collects the code of a container image, layer by layer, from wherever its blobs are.
 
-Layers are put on top of each other as the image specification says (whiteouts included), but only
-files that hold machine code are unpacked, under numbers, never under a name from inside. Nothing
-is fetched, no blob is verified (the digests of a report are those of the files themselves), and
-Python sources of an image are not collected.
+Layers are put on top of each other as the image specification says (whiteouts included); what runs
+is unpacked under numbers, never under a name from inside: machine code, Python beside it, and all
+of `build/<variant>`, where a kernel lies. Every document and layer is compared with its digest
+while it is read. Nothing is fetched here: whoever has the layers gives a way to open them.
 """
 
 from __future__ import annotations
 
 import gzip
+import hashlib
 import tarfile
 import zlib
 from contextlib import contextmanager
@@ -19,13 +20,17 @@ import zstandard
 
 from kgate_core import strictjson
 from kgate_core.digest import Digest
-from kgate_core.errors import InvalidInput
+from kgate_core.errors import IntegrityError, InvalidInput
 from kgate_scanner.collection import Collection, printable
 from kgate_scanner.filekind import HEAD_BYTES, FileKind, identify
+from kgate_scanner.imagefiles import chosen, is_source, split
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
     from pathlib import Path
+
+    from kgate_core.kernel import Variant
 
 LAYOUT: Final = "oci-layout"
 _INDEX: Final = "index.json"
@@ -37,17 +42,29 @@ _CHUNK: Final = 1 << 20
 _NO_CODE: Final = frozenset(
     {FileKind.OTHER, FileKind.EMPTY, FileKind.SCRIPT, FileKind.ARCHIVE, FileKind.PE}
 )
+_BROKEN: Final = (tarfile.TarError, zlib.error, zstandard.ZstdError, EOFError, OSError)
 _WHITEOUT: Final = ".wh."
 _OPAQUE: Final = ".wh..wh..opq"
 
 
 @dataclass(frozen=True, slots=True)
+class Layer:
+    """One layer as the manifest names it."""
+
+    digest: Digest
+    size: int
+    """Bytes, compressed as it is."""
+    media_type: str
+
+
+@dataclass(frozen=True, slots=True)
 class Image:
-    """One image of a layout: what it is called and its layers, the lowest first."""
+    """One image: what it is called, its layers, the lowest first, and how to get at them."""
 
     name: str
-    layers: tuple[tuple[Path, str], ...]
-    """Blob and media type of each layer."""
+    layers: tuple[Layer, ...]
+    open_layer: Callable[[Layer], AbstractContextManager[IO[bytes]]]
+    """Gives a layer's bytes, which need not be true: they are checked here."""
 
 
 @dataclass(slots=True)
@@ -61,36 +78,103 @@ class _Stack:
 
 
 def read_images(layout: Path) -> list[Image]:
-    """Return the images of a layout; raises InvalidInput if its documents make no sense."""
+    """Return the images of a layout; raises InvalidInput or IntegrityError for bad documents."""
     found: list[Image] = []
     pending = [(_document(layout / _INDEX), "")]
+
+    @contextmanager
+    def opened(layer: Layer) -> Iterator[IO[bytes]]:
+        try:
+            with (layout / "blobs" / "sha256" / layer.digest.hex).open("rb") as stream:
+                yield stream
+        except OSError as exc:
+            raise InvalidInput(f"layer {layer.digest.short} cannot be read: {exc}") from exc
+
     while pending:
         index, title = pending.pop(0)
         for entry in strictjson.take(index, "manifests", list, what=_INDEX)[:_MAX_IMAGES]:
-            inner = _document(_blob(layout, entry))
+            digest = Digest.parse(strictjson.take(entry, "digest", str, what="descriptor"))
+            inner = _document(layout / "blobs" / "sha256" / digest.hex, digest)
             name = _name(entry) or title
             if "manifests" in inner:
                 pending.append((inner, name))
             elif "layers" in inner:
-                found.append(Image(name, tuple(_layers(layout, inner))))
+                found.append(Image(name, layers_of(inner), opened))
             if len(found) + len(pending) > _MAX_IMAGES:
                 raise InvalidInput(f"the layout holds more than {_MAX_IMAGES} images")
     return found
 
 
-def collect_image(image: Image, into: Path) -> Collection:
-    """Unpack the binaries of an image under numbers in `into`; raises InvalidInput if broken."""
+def layers_of(manifest: dict[str, Any]) -> tuple[Layer, ...]:
+    """Return the file system layers of an image manifest; raises InvalidInput."""
+    return tuple(
+        Layer(
+            Digest.parse(strictjson.take(layer, "digest", str, what="layer")),
+            strictjson.take(layer, "size", int, what="layer"),
+            strictjson.take(layer, "mediaType", str, what="layer"),
+        )
+        for layer in strictjson.take(manifest, "layers", list, what="image manifest")
+        if "tar" in strictjson.take(layer, "mediaType", str, what="layer")
+    )
+
+
+def collect_image(image: Image, into: Path) -> list[tuple[Variant | None, Collection]]:
+    """Unpack the code of an image under numbers in `into`: kernels by variant, then the rest.
+
+    Raises InvalidInput if a layer is broken, IntegrityError if it is not the one that was named.
+    """
     stack = _Stack(into)
-    for blob, media_type in image.layers:
-        try:
-            with _opened(blob, media_type) as content:
-                _apply(content, stack)
-        except (tarfile.TarError, zlib.error, zstandard.ZstdError, EOFError, OSError) as exc:
-            raise InvalidInput(f"layer {blob.name[:12]} cannot be read: {exc}") from exc
+    for layer in image.layers:
+        with image.open_layer(layer) as raw:
+            content = _Verified(raw, layer)
+            try:
+                with _opened(content, layer.media_type) as unpacked:
+                    _apply(unpacked, stack)
+            except _BROKEN as exc:
+                content.finish()  # bytes that were changed are the better explanation
+                raise InvalidInput(f"layer {layer.digest.short} cannot be read: {exc}") from exc
+            content.finish()
+    return [
+        (variant, _collection(places)) for variant, places in split(chosen(stack.places)).items()
+    ]
+
+
+def _collection(places: dict[str, Path]) -> Collection:
     found = Collection()
-    for name, place in sorted(stack.places.items()):
+    for name, place in sorted(places.items()):
         found.add(name, place)
     return found
+
+
+class _Verified:
+    """A layer's bytes on their way, hashed as they pass."""
+
+    def __init__(self, raw: IO[bytes], layer: Layer) -> None:
+        self._raw = raw
+        self._layer = layer
+        self._state = hashlib.sha256()
+        self._count = 0
+
+    def read(self, size: int = -1) -> bytes:
+        """Return some bytes; raises IntegrityError for more than there should be."""
+        data = self._raw.read(_CHUNK if size < 0 else size)
+        self._state.update(data)
+        self._count += len(data)
+        if self._count > self._layer.size:
+            raise IntegrityError(f"{self._layer.digest}: more than its {self._layer.size} bytes")
+        return data
+
+    def finish(self) -> None:
+        """Read what is left; raises IntegrityError if it was not the layer that was named."""
+        while self.read():
+            pass
+        found = self._state.hexdigest()
+        if found != self._layer.digest.hex or self._count != self._layer.size:
+            raise IntegrityError(
+                f"layer {self._layer.digest.short} is not the one that the image names:"
+                f" {self._count} bytes with sha256:{found}",
+                hint="the blob was changed or damaged where it lies: get the image again",
+            )
 
 
 def _apply(content: IO[bytes], stack: _Stack) -> None:
@@ -125,7 +209,7 @@ def _unpack(archive: tarfile.TarFile, member: tarfile.TarInfo, name: str, stack:
     stack.places.pop(name, None)
     source = archive.extractfile(member)
     head = b"" if source is None else source.read(HEAD_BYTES)
-    if source is None or identify(head) in _NO_CODE:
+    if source is None or (identify(head) in _NO_CODE and not is_source(name)):
         return
     place = stack.into / str(stack.members)
     with place.open("xb") as sink:
@@ -144,23 +228,16 @@ def _normal(name: str) -> str:
 
 
 @contextmanager
-def _opened(blob: Path, media_type: str) -> Iterator[IO[bytes]]:
-    with blob.open("rb") as raw:
-        if media_type.endswith("+zstd"):
-            with zstandard.ZstdDecompressor().stream_reader(raw) as content:
-                yield cast("IO[bytes]", content)
-        elif media_type.endswith(("+gzip", ".gzip")):
-            with gzip.open(raw, "rb") as unzipped:
-                yield cast("IO[bytes]", unzipped)
-        else:
-            yield raw
-
-
-def _layers(layout: Path, manifest: dict[str, Any]) -> Iterator[tuple[Path, str]]:
-    for layer in strictjson.take(manifest, "layers", list, what="image manifest"):
-        media_type = strictjson.take(layer, "mediaType", str, what="layer")
-        if "tar" in media_type:
-            yield _blob(layout, layer), media_type
+def _opened(raw: _Verified, media_type: str) -> Iterator[IO[bytes]]:
+    stream = cast("IO[bytes]", raw)
+    if media_type.endswith(("+zstd", ".zstd")):
+        with zstandard.ZstdDecompressor().stream_reader(stream) as content:
+            yield cast("IO[bytes]", content)
+    elif media_type.endswith(("+gzip", ".gzip")):
+        with gzip.GzipFile(fileobj=stream, mode="rb") as unzipped:
+            yield cast("IO[bytes]", unzipped)
+    else:
+        yield stream
 
 
 def _name(entry: dict[str, Any]) -> str:
@@ -170,17 +247,14 @@ def _name(entry: dict[str, Any]) -> str:
     return " ".join(printable(str(word)) for word in words if word)
 
 
-def _blob(layout: Path, descriptor: object) -> Path:
-    digest = Digest.parse(strictjson.take(descriptor, "digest", str, what="descriptor"))
-    return layout / "blobs" / "sha256" / digest.hex
-
-
-def _document(place: Path) -> dict[str, Any]:
+def _document(place: Path, digest: Digest | None = None) -> dict[str, Any]:
     try:
         with place.open("rb") as content:
             data = content.read(_MAX_DOCUMENT + 1)
     except OSError as exc:
         raise InvalidInput(f"{place.name[:12]}: not in the layout ({type(exc).__name__})") from exc
+    if digest is not None and Digest.of(data) != digest:
+        raise IntegrityError(f"{digest}: the layout holds other bytes under this name")
     document = strictjson.loads(data, what=place.name[:12], max_bytes=_MAX_DOCUMENT, floats=True)
     if not isinstance(document, dict):
         raise InvalidInput(f"{place.name[:12]}: not an object")

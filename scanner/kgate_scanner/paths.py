@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from kgate_core.evidence import ScanReport
     from kgate_core.manifest import Manifest
     from kgate_scanner.isolate import ScanLimits
+    from kgate_scanner.layers import Image
 
 _BUILD: Final = "build"
 _SNAPSHOTS: Final = "snapshots"
@@ -86,10 +87,7 @@ def _scan_directory(path: Path, name: str, limits: ScanLimits) -> Iterator[Scann
         return
     if (path / LAYOUT).is_file():
         for image in read_images(path):
-            with tempfile.TemporaryDirectory(prefix="kgate-scan-") as place:
-                found = collect_image(image, Path(place))
-                if found.files:
-                    yield _scan_collection(found, _joined(name, image.name or "."), None, limits)
+            yield from _scan_image(image, name, limits)
         return
     if (path / _SNAPSHOTS).is_dir() and (path / "blobs").is_dir():
         for snapshot in sorted((path / _SNAPSHOTS).iterdir()):
@@ -102,6 +100,28 @@ def _scan_directory(path: Path, name: str, limits: ScanLimits) -> Iterator[Scann
         if found.files:
             inner = _joined(name, _BUILD, build.name)
             yield _scan_collection(found, inner, Variant.parse(build.name), limits)
+
+
+def scan_image(image: Image, *, limits: ScanLimits = DEFAULT_LIMITS) -> tuple[Scanned, ...]:
+    """Scan one image, wherever its layers come from.
+
+    Raises InvalidInput if nothing of it is code, IntegrityError if a layer is not the named one.
+    """
+    scanned = tuple(_scan_image(image, ".", limits))
+    if not scanned:
+        raise InvalidInput(f"there is no file to scan in {image.name}")
+    return scanned
+
+
+def _scan_image(image: Image, name: str, limits: ScanLimits) -> Iterator[Scanned]:
+    with tempfile.TemporaryDirectory(prefix="kgate-scan-") as place:
+        for variant, found in collect_image(image, Path(place)):
+            if not found.files and not found.findings:
+                continue
+            inner = _joined(name, image.name or ".")
+            if variant is not None:
+                inner = _joined(inner, _BUILD, variant.name)
+            yield _scan_collection(found, inner, variant, limits)
 
 
 def _scan_rest(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import zstandard
 
-from kgate_core.errors import InvalidInput
+from kgate_core.errors import IntegrityError, InvalidInput
 from kgate_scanner import layers
 from kgate_scanner.layers import collect_image, read_images
 from kgate_scanner.paths import scan_path
@@ -65,8 +65,11 @@ def write_layout(layout: Path, *stack: tuple[bytes, str], name: str = "vllm:1") 
 def collected(layout: Path, into: Path) -> dict[str, bytes]:
     into.mkdir()
     (image,) = read_images(layout)
-    found = collect_image(image, into)
-    return {name: place.read_bytes() for name, place in found.files.items()}
+    return {
+        name if variant is None else f"{variant.name}:{name}": place.read_bytes()
+        for variant, found in collect_image(image, into)
+        for name, place in found.files.items()
+    }
 
 
 def test_an_image_is_scanned_for_its_gpu_libraries(tmp_path: Path) -> None:
@@ -159,3 +162,68 @@ def test_an_image_that_unpacks_to_too_much_is_refused(
     monkeypatch.setattr(layers, "_MAX_MEMBERS", 1)
     with pytest.raises(InvalidInput, match="more than 1 entries"):
         scan_path(layout)
+
+
+def test_a_python_only_kernel_in_an_image_is_scanned_as_the_variant_it_is(tmp_path: Path) -> None:
+    files = {
+        "build/torch-cpu/metadata.json": b'{"name": "sample", "version": 1}',
+        "build/torch-cpu/sample/__init__.py": b"import os\nos.system('true')\n",
+        "build/torch-cpu/README": b"a text\n",
+    }
+    (scanned,) = scan_path(write_layout(tmp_path, (layer(files), LAYER)))
+    assert (scanned.name, scanned.variant) == ("vllm:1/build/torch-cpu", "torch-cpu")
+    assert sorted(scanned.report.files) == ["README", "metadata.json", "sample/__init__.py"]
+    assert "KG-PY-003" in {item.rule for item in scanned.report.findings}
+    assert scanned.metadata["name"] == "sample"
+
+
+def test_python_is_read_where_machine_code_lies_and_everywhere_if_there_is_none(
+    tmp_path: Path,
+) -> None:
+    home = "usr/lib/python3/site-packages"
+    sources = {
+        f"{home}/gpu/ops/call.py": b"x = 1\n",
+        f"{home}/web/server.py": b"y = 2\n",
+        "usr/lib/python3/os.py": b"z = 3\n",
+    }
+    mixed = {f"{home}/gpu/_C.so": LIBRARY, **sources}
+    layout = write_layout(tmp_path / "mixed", (layer(mixed), LAYER))
+    assert sorted(collected(layout, tmp_path / "a")) == [
+        f"{home}/gpu/_C.so",
+        f"{home}/gpu/ops/call.py",
+    ]
+    layout = write_layout(tmp_path / "python", (layer(sources), LAYER))
+    assert sorted(collected(layout, tmp_path / "b")) == sorted(sources)
+
+
+def test_python_that_a_layer_above_takes_away_is_not_scanned(tmp_path: Path) -> None:
+    lowest = layer({"app/a.py": b"x = 1\n", "app/b.py": b"x = 2\n"})
+    top = layer({"app/.wh.a.py": b"", "app/b.py": b"x = 3\n"})
+    layout = write_layout(tmp_path / "layout", (lowest, LAYER), (top, LAYER))
+    assert collected(layout, tmp_path / "into") == {"app/b.py": b"x = 3\n"}
+
+
+@pytest.mark.parametrize("packed", ["", "+gzip", "+zstd"])
+@pytest.mark.parametrize("how", ["changed", "longer", "shorter"])
+def test_a_layer_that_is_not_the_one_that_the_image_names_is_refused(
+    tmp_path: Path, packed: str, how: str
+) -> None:
+    plain = layer({"a.so": LIBRARY})
+    squeezed = {"": plain, "+gzip": gzip.compress(plain), "+zstd": zstandard.compress(plain)}
+    data = squeezed[packed]
+    layout = write_layout(tmp_path / "layout", (data, LAYER + packed))
+    place = layout / "blobs/sha256" / hashlib.sha256(data).hexdigest()
+    middle = len(data) // 2
+    changed = data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :]
+    place.write_bytes({"changed": changed, "longer": data + b"\0" * 9, "shorter": data[:-9]}[how])
+    with pytest.raises(IntegrityError, match=r"not the one that the image names|more than its"):
+        scan_path(layout)
+
+
+def test_a_manifest_under_a_digest_that_is_not_its_own_is_refused(tmp_path: Path) -> None:
+    layout = write_layout(tmp_path, (layer({"a.so": LIBRARY}), LAYER))
+    (entry,) = json.loads((layout / "index.json").read_text())["manifests"]
+    place = layout / "blobs/sha256" / entry["digest"].removeprefix("sha256:")
+    place.write_bytes(place.read_bytes() + b" ")
+    with pytest.raises(IntegrityError, match="other bytes"):
+        read_images(layout)
