@@ -15,6 +15,7 @@ from kgate_core import strictjson
 from kgate_core.errors import IntegrityError, InvalidInput
 from kgate_core.evidence import Evidence, Outcome, RuleResult
 from kgate_core.kernel import KernelId
+from kgate_mirror_server.feeds.comparing import vulnerabilities_of
 from kgate_mirror_server.ingest.evidence import Imported
 from kgate_mirror_server.ingest.fetch import fetch_large
 from kgate_mirror_server.ingest.served import served_revision
@@ -28,6 +29,8 @@ from kgate_mirror_server.ports import (
 )
 from kgate_mirror_server.settings.targets import fleet_facts
 from kgate_mirror_server.trust.approvals import kept_approvals
+from kgate_mirror_server.upkeep.quota import check_quotas
+from kgate_mirror_server.upkeep.shelf import publish
 from kgate_signer.predicates import UpstreamVerdict
 
 if TYPE_CHECKING:
@@ -59,6 +62,8 @@ class VariantResult:
     reasons: tuple[RuleResult, ...]
     """The rules that said no; empty if it was allowed."""
     evidence: Mapping[EvidenceKind, Digest]
+    seen: Facts | None = None
+    """What its scan said in short, if nothing has changed since; `decision` is shortened then."""
 
     @property
     def allowed(self) -> bool:
@@ -102,9 +107,12 @@ def admit(
 ) -> KernelResult:
     """Admit one locked pin; denied variants are recorded with their reasons.
 
-    Raises UpstreamError if bytes could not be had; then nothing of this pin was published.
+    Raises UpstreamError if bytes could not be had and Conflict if they would break a quota; then
+    nothing of this pin was published.
     """
     described = source.describe(pin, locked.commit, only=locked.variants)
+    coming = (file for item in described.values() for file in item.files)
+    check_quotas(mirror.config.quotas, mirror.catalog.publications(), locked.repo, coming)
     asked = asked_of(mirror, pin, {n: source.metadata(item) for n, item in described.items()})
     results = [
         _admit_variant(
@@ -217,8 +225,12 @@ def gather(
     }
     found[EvidenceKind.SCAN] = room.keep(report.to_bytes())
     found[EvidenceKind.SBOM] = room.keep(mirror.sbom(kernel, manifest, metadata, report))
-    same = before.get(EvidenceKind.MANIFEST) == manifest.digest
-    if same and EvidenceKind.QUALIFICATION in before:
+    if (said := vulnerabilities_of(mirror, kernel, report)) is not None:
+        found[EvidenceKind.VULNERABILITIES] = room.keep(said.to_bytes())
+    if (
+        EvidenceKind.QUALIFICATION in before
+        and before.get(EvidenceKind.MANIFEST) == manifest.digest
+    ):
         found[EvidenceKind.QUALIFICATION] = before[EvidenceKind.QUALIFICATION]
     return found
 
@@ -263,7 +275,7 @@ def stored_evidence(
         sbom=found.get(EvidenceKind.SBOM),
         imported=room.imported(found).to_json(),
         asked=asked,
-        stated=statements(mirror, found, scan),
+        stated={**room.stated(found), **statements(mirror, found, scan)},
     )
 
 
@@ -276,7 +288,8 @@ def _publish(
 ) -> Revision:
     """Sign every allowed variant for the served revision and publish them in one transaction."""
     wanted = {item.variant: item.manifest for item in allowed if item.manifest is not None}
-    served = served_revision(mirror.catalog.publications(), locked, wanted)
+    known = mirror.catalog.publications_of(locked.repo, locked.lane)
+    served = served_revision(known, locked, wanted)
     variants = []
     for result in allowed:
         kernel = KernelId(locked.origin, locked.repo_type, locked.repo, served, result.variant)
@@ -298,7 +311,8 @@ def _publish(
                 result.evidence,
             )
         )
-    mirror.catalog.publish(
+    publish(
+        mirror,
         Publication(
             locked.origin,
             locked.repo_type,
@@ -310,7 +324,7 @@ def _publish(
             tuple(variants),
             now,
             locked.depends,
-        )
+        ),
     )
     return served
 
