@@ -47,6 +47,8 @@ class PodConfig:
     """`KGATE_DISABLE` was set; counts only where no trust root is pinned."""
     report: Path | None = None
     """`KGATE_REPORT`: file that gets one JSON line per decision."""
+    report_url: str | None = None
+    """`KGATE_REPORT_URL`: `mirror`, or an address to which decisions are posted."""
     warn: bool = True
     """False for `KGATE_WARN=0`: no sentence on stderr."""
     canary: str = ""
@@ -88,6 +90,7 @@ class PodConfig:
             on_deny=_on_deny(environ, problems),
             disable=_switch(environ, "KGATE_DISABLE"),
             report=_path(environ, "KGATE_REPORT"),
+            report_url=environ.get("KGATE_REPORT_URL") or None,
             warn=environ.get("KGATE_WARN", "1").lower() not in {"0", "false", "no", "off"},
             canary=environ.get("KGATE_CANARY", ""),
             endpoint=endpoint,
@@ -122,7 +125,10 @@ def _on_deny(environ: Mapping[str, str], problems: list[str]) -> Mapping[str, On
 def _lane_of(endpoint: str | None) -> str | None:
     if endpoint is None:
         return None
-    segments = urlsplit(endpoint).path.strip("/").split("/")
+    try:
+        segments = urlsplit(endpoint).path.strip("/").split("/")
+    except ValueError:
+        return None  # no address at all; whoever uses it says so
     for name, value in pairwise(segments):
         if name == _LANE_SEGMENT:
             return value

@@ -96,7 +96,15 @@ def _parser() -> argparse.ArgumentParser:
     version = f"kgate {importlib.metadata.version('kgate')}"
     parser.add_argument("--version", action="version", version=version)
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    _add(commands, "doctor", _doctor, "Check this pod: endpoint, trust, cache, versions, hook.")
+    doctor = _add(
+        commands, "doctor", _doctor, "Check this pod: endpoint, trust, cache, versions, hook."
+    )
+    doctor.add_argument(
+        "--runtime-sbom",
+        type=int,
+        metavar="PID",
+        help="instead: what that process has mapped, as CycloneDX JSON",
+    )
     verify = _add(commands, "verify", _verify, "Check a variant directory, step by step.")
     verify.add_argument("path", type=Path, metavar="PATH")
     verify.add_argument("--root", type=Path, help="trust root to check against")
@@ -123,9 +131,14 @@ def _add(
     return command
 
 
-def _doctor(options: argparse.Namespace) -> _Result:  # noqa: ARG001  # one signature for all
+def _doctor(options: argparse.Namespace) -> _Result:
     from kgate_client.doctor import examine
 
+    if options.runtime_sbom is not None:
+        from kgate_client.inventory import sbom_of
+
+        document = sbom_of(os.environ, options.runtime_sbom)
+        return _Result(document, (json.dumps(document, indent=2, ensure_ascii=False),), ok=True)
     report = examine(os.environ)
     return _Result(report.to_json(), tuple(report.lines()), report.healthy)
 

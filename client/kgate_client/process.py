@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from kgate_client.channel import Channel
+    from kgate_client.config import PodConfig
     from kgate_client.pod import Pod
+    from kgate_client.post import Poster
     from kgate_client.seal import SealedStore
 
 ENFORCE: Final = 2  # Mode.ENFORCE.strictness, known without importing the core
@@ -76,7 +78,9 @@ def build(environ: Mapping[str, str]) -> Pod:
         from kgate_client.channel import Channel as Http
 
         channel = Http.of(config)
-    reporter = Reporter(config.report, warn=config.warn, endpoint=config.endpoint)
+    reporter = Reporter(
+        config.report, warn=config.warn, endpoint=config.endpoint, poster=_poster(config, channel)
+    )
     for problem in config.problems:
         reporter.warn(problem, f"kgate: {problem}.")
     if config.disable and config.trust_root is not None:
@@ -89,6 +93,15 @@ def build(environ: Mapping[str, str]) -> Pod:
         reporter=reporter,
         now=lambda: datetime.now(UTC),
     )
+
+
+def _poster(config: PodConfig, channel: Channel | None) -> Poster | None:
+    if config.report_url is None:
+        return None
+    from kgate_client.post import Address, Poster
+
+    address = Address.of(config, None if channel is None else channel.token())
+    return None if address is None else Poster(address)
 
 
 def _after_fork() -> None:

@@ -21,9 +21,11 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from kgate_client.answer import Trace
+    from kgate_client.post import Poster
 
 SCHEMA: Final = "kgate.dev/load/v1"
 _NVIDIA: Final = Path("/proc/driver/nvidia/version")
+_GPUS: Final = Path("/proc/driver/nvidia/gpus")
 _MAX_FACT: Final = 256  # characters
 
 
@@ -31,9 +33,16 @@ class Reporter:
     """Writes decisions to a file and warnings to a stream."""
 
     def __init__(
-        self, path: Path | None, *, warn: bool, endpoint: str | None, stream: TextIO | None = None
+        self,
+        path: Path | None,
+        *,
+        warn: bool,
+        endpoint: str | None,
+        stream: TextIO | None = None,
+        poster: Poster | None = None,
     ) -> None:
         self._path = path
+        self._poster = poster
         self._warn = warn
         self._endpoint = endpoint
         self._stream = stream
@@ -45,6 +54,8 @@ class Reporter:
     def renew_lock(self) -> None:
         """Start with a free lock, after a fork."""
         self._lock = threading.Lock()
+        if self._poster is not None:
+            self._poster.renew_lock()
 
     def decision(
         self,
@@ -57,10 +68,13 @@ class Reporter:
         message: str = "",
         problem: str = "",
     ) -> None:
-        """Count and write one decision; `outcome` is loaded, fallback, raised, warned, observed."""
+        """Count and write one decision.
+
+        `outcome` is loaded, kept, fallback, raised, warned, observed or import-error.
+        """
         with self._lock:
             self.counts[outcome] = self.counts.get(outcome, 0) + 1
-        if self._path is None:
+        if self._path is None and self._poster is None:
             return
         record: dict[str, Any] = {
             "schema": SCHEMA,
@@ -106,6 +120,8 @@ class Reporter:
 
     def _append(self, record: dict[str, Any]) -> None:
         line = json.dumps(record, ensure_ascii=False, separators=(",", ":")) + "\n"
+        if self._poster is not None:
+            self._poster.put(line.rstrip("\n").encode("utf-8", "replace"))
         with contextlib.suppress(OSError):
             if self._path is None:
                 return
@@ -143,7 +159,18 @@ def host_facts() -> dict[str, str]:
         facts["cuda"] = str(cuda)
     with contextlib.suppress(OSError), _NVIDIA.open(encoding="utf-8") as stream:
         facts["driver"] = stream.readline().strip()[:_MAX_FACT]
+    with contextlib.suppress(OSError):
+        models = sorted(_model(path) for path in _GPUS.glob("*/information"))
+        if models:
+            facts["gpus"] = ", ".join(models)[:_MAX_FACT]
     return facts
+
+
+def _model(information: Path) -> str:
+    """Return what the driver calls a GPU: the line `Model:` of its information file."""
+    lines = information.read_text(encoding="utf-8", errors="replace").splitlines()
+    models = (line.partition(":")[2].strip() for line in lines if line.startswith("Model:"))
+    return next(models, "")
 
 
 def _verdict(trace: Trace) -> dict[str, Any] | None:

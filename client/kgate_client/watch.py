@@ -8,6 +8,7 @@ because the gate runs a private copy. It stops accidents, not somebody who contr
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from typing import Final
@@ -24,6 +25,10 @@ def start() -> None:
     if not _started:
         _started.append(True)
         sys.addaudithook(audit)
+        if folder := os.environ.get("KGATE_RUNTIME_SBOM"):
+            from kgate_client.inventory import write_at_exit
+
+            write_at_exit(folder)
 
 
 def audit(event: str, arguments: tuple[object, ...]) -> None:

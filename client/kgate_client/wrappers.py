@@ -102,7 +102,7 @@ def noting(original: Function) -> Function:
     @functools.wraps(original)
     def resolve_kernel_tree(*args: Any, **kwargs: Any) -> Any:
         kernel = kwargs["kernel"] if "kernel" in kwargs else args[1]
-        if _asks_the_hub(kwargs["resolver"] if "resolver" in kwargs else args[3]):
+        if _asks_the_hub(kwargs["resolver"] if "resolver" in kwargs else args[3], kernel):
             refuse_dead_endpoint()
         node = original(*args, **kwargs)
         asked = asked_of(kernel)
@@ -252,6 +252,8 @@ def blocking(original: Function, *, because: str) -> Function:
     return refuse
 
 
-def _asks_the_hub(resolver: object) -> bool:
+def _asks_the_hub(resolver: object, kernel: Any) -> bool:
     inner = getattr(resolver, "resolvers", None) or [resolver]
+    if any(kernel.repo_id in (getattr(item, "local_kernels", None) or ()) for item in inner):
+        return False  # it comes from a directory: nobody needs to be reached for it
     return any(type(item).__name__ in {"HubResolver", "LockedHubResolver"} for item in inner)
