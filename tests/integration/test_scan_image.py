@@ -174,7 +174,6 @@ def test_a_python_only_kernel_in_an_image_is_scanned_as_the_variant_it_is(tmp_pa
     assert (scanned.name, scanned.variant) == ("vllm:1/build/torch-cpu", "torch-cpu")
     assert sorted(scanned.report.files) == ["README", "metadata.json", "sample/__init__.py"]
     assert "KG-PY-003" in {item.rule for item in scanned.report.findings}
-    assert scanned.metadata["name"] == "sample"
 
 
 def test_python_is_read_where_machine_code_lies_and_everywhere_if_there_is_none(
