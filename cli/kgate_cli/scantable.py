@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
+from kgate_cli.output import size
 from kgate_core.evidence import Severity
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
 
+    from kgate_cli.output import Output
     from kgate_core.evidence import ScanReport
     from kgate_scanner.paths import Scanned
+
+MOST_ROWS: Final = 40
+_NOT_NATIVE: Final = frozenset({"text", "metadata", "empty", "signature", "data"})
 
 
 def archs_of(report: ScanReport) -> str:
@@ -68,6 +73,37 @@ def findings_rows(scanned: Sequence[Scanned], least: Severity) -> list[tuple[str
         for finding in item.report.findings
         if finding.severity >= least
     ]
+
+
+def show_extra(extra: dict[str, Any], output: Output) -> None:
+    """Print what an SBOM does not list, and how much code is for other GPUs."""
+    missing = extra.get("unlisted", [])
+    if "unlisted" in extra:
+        output.say()
+        output.say(f"The SBOM does not list {len(missing)} of the files and device images here.")
+        native = [item for item in missing if item["kind"] not in _NOT_NATIVE]
+        if native:
+            output.table(
+                ("NOT LISTED", "WHERE", "SHA256"),
+                [
+                    (
+                        " ".join((item["kind"], item.get("target", ""))).strip(),
+                        item["path"] if item["name"] == "." else f"{item['name']}/{item['path']}",
+                        item["digest"].removeprefix("sha256:")[:16],
+                    )
+                    for item in native[:MOST_ROWS]
+                ],
+            )
+        left = len(missing) - min(len(native), MOST_ROWS)
+        if left:
+            output.say(f"{left} more are in the output of --json.")
+    if gpus := extra.get("gpus"):
+        output.say()
+        output.say(
+            f"{size(gpus['foreignBytes'])} of {size(gpus['bytes'])} of device code"
+            f" ({gpus['foreignPercent']} %) is for none of {', '.join(gpus['owned'])}:"
+            f" {' '.join(gpus['foreignTargets']) or 'nothing'}"
+        )
 
 
 def to_json(path: Path, scanned: Iterable[Scanned]) -> dict[str, Any]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from kgate_cli import exits
 from kgate_cli.options import json_option
-from kgate_cli.scantable import findings_rows, matrix_rows, to_json
+from kgate_cli.scantable import findings_rows, matrix_rows, show_extra, to_json
 from kgate_core.evidence import Severity
 
 if TYPE_CHECKING:
@@ -47,6 +47,18 @@ LEVELS = [level.label for level in Severity]
     show_default=True,
     help="List findings from this severity on.",
 )
+@click.option(
+    "--against",
+    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    metavar="SBOM",
+    help="Name the code that this SBOM (CycloneDX or SPDX, JSON) does not list; exit with 1.",
+)
+@click.option(
+    "--gpus",
+    multiple=True,
+    metavar="GPU",
+    help="A GPU you own, such as sm_90 or gfx942: say how much device code is for others.",
+)
 @json_option
 def command(  # one argument for each option
     path: Path,
@@ -54,6 +66,8 @@ def command(  # one argument for each option
     sarif: Path | None,
     device_images: Path | None,
     show: str,
+    against: Path | None,
+    gpus: tuple[str, ...],
     output: Output,
 ) -> int:
     """Look into GPU libraries, down to the code that runs on the device.
@@ -67,8 +81,13 @@ def command(  # one argument for each option
       kgate scan vllm-0.33.0-cp311-cp311-linux_x86_64.whl --fail-on high
       kgate scan .venv/lib/python3.11/site-packages --json
       kgate scan ./rootfs-of-vllm --device-images images/vllm.json
+      kgate scan ./rootfs-of-vllm --against vendor.cdx.json --gpus sm_90 --gpus sm_100
     """
     from kgate_scanner.paths import scan_path
+    from kgate_scanner.relevance import check_gpu, read_listed
+
+    owned = [check_gpu(gpu) for gpu in gpus]
+    listed = None if against is None else read_listed(against.read_bytes())
 
     with output.progress(f"scanning {path}"):
         scanned = scan_path(path)
@@ -79,7 +98,9 @@ def command(  # one argument for each option
     worst = max((item.report.worst for item in scanned), default=Severity.INFO)
     found = any(item.report.findings for item in scanned)
     ok = not (found and worst >= Severity.parse(fail_on))
-    output.result("scan", to_json(path, scanned), ok=ok)
+    extra = _extra(scanned, listed, owned)
+    ok = ok and not extra.get("unlisted")
+    output.result("scan", {**to_json(path, scanned), **extra}, ok=ok)
     output.table(
         ("WHAT", "LIBRARIES", "DEVICE CODE", "IMAGES", "KERNELS", "FINDINGS"), matrix_rows(scanned)
     )
@@ -88,7 +109,26 @@ def command(  # one argument for each option
         output.say()
         output.table(("SEVERITY", "RULE", "WHERE", "SEEN"), rows)
         output.say("Each rule has a page in docs/rules/.")
+    show_extra(extra, output)
     return exits.YES if ok else exits.NO
+
+
+def _extra(
+    scanned: Sequence[Scanned], listed: frozenset[str] | None, owned: Sequence[str]
+) -> dict[str, Any]:
+    from kgate_scanner.relevance import foreign_share, unlisted
+
+    found: dict[str, Any] = {}
+    if listed is not None:
+        found["unlisted"] = [
+            {"name": item.name, **entry.to_json()}
+            for item in scanned
+            for entry in unlisted(item.report, listed)
+        ]
+    if owned:
+        share = foreign_share((item.report for item in scanned), owned)
+        found["gpus"] = {"owned": list(owned), **share.to_json()}
+    return found
 
 
 def _write_sarif(target: Path, scanned: Sequence[Scanned]) -> None:
