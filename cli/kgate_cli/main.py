@@ -35,6 +35,7 @@ COMMANDS: Final[dict[str, str]] = {
     "preflight": "Say which locked kernels an image upgrade would lose.",
     "revoke": "Pull a kernel back: nothing loads it from now on.",
     "reinstate": "Take a revocation back.",
+    "promote": "Bring what one lane serves into another, by that lane's own rules.",
     "approve": "Give the second, human-held signature that the production lane needs.",
     "hold": "Keep a publication whatever gc would do, until it is released.",
     "gc": "Remove what nothing needs, after asking everybody who might.",
