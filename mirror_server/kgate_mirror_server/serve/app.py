@@ -26,6 +26,7 @@ from kgate_core.errors import (
     UpstreamError,
 )
 from kgate_mirror_server.serve.access import OpenAccess
+from kgate_mirror_server.serve.adminapi import AdminApi
 from kgate_mirror_server.serve.blobguard import BlobGuard
 from kgate_mirror_server.serve.blobresponse import BlobSender, SmallBlobs
 from kgate_mirror_server.serve.evidenceapi import EvidenceApi
@@ -96,6 +97,7 @@ class ServeApp:
         self._refresh = refresh
         self._reports = reports
         self._next_refresh = 0.0
+        self._admin = AdminApi(source)
         limits = settings.limits
         self._rate = (
             None
@@ -153,6 +155,8 @@ class ServeApp:
             return asked
         if parts == ["metrics"]:
             return self._metrics(asked)
+        if asked.parts[:4] == ["api", "kgate", "v1", "admin"]:
+            return await self._admin.answer(asked, send)
         return await self._router.answer(asked, self.source.current, send)
 
     def _metrics(self, asked: Asked) -> Answer:
