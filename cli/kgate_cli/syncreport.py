@@ -13,11 +13,12 @@ from kgate_core.kernel import KernelId, RepoType
 from kgate_mirror_server.ports import EvidenceKind
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from datetime import datetime
     from pathlib import Path
 
     from kgate_cli.output import Output
-    from kgate_core.evidence import ScanReport
+    from kgate_core.evidence import Facts, ScanReport
     from kgate_mirror_server.admit import KernelResult, VariantResult
     from kgate_mirror_server.app import Mirror
     from kgate_mirror_server.ingest.sync import SyncResult
@@ -100,7 +101,7 @@ def _kernel(mirror: Mirror, kernel: KernelResult) -> dict[str, Any]:
                 "allowed": item.allowed,
                 "reasons": [reason.to_json() for reason in item.reasons],
                 "warnings": [w.to_json() for w in item.decision.warnings] if item.decision else [],
-                "findings": _finding_counts(_scan(mirror, item)),
+                "findings": _findings(mirror, item),
             }
             for item in kernel.variants
         ],
@@ -139,9 +140,9 @@ def render(output: Output, mirror: Mirror, result: SyncResult, now: datetime) ->
             (
                 str(kernel.pin),
                 item.variant,
-                _device(scan := _scan(mirror, item)),
-                _worst_words(scan),
-                "approved, signed" if item.allowed else "denied",
+                _device(_seen(mirror, item)),
+                _worst_words(_findings(mirror, item)),
+                _decided(kernel, item),
             )
             for kernel in result.kernels
             for item in kernel.variants
@@ -177,6 +178,13 @@ def render(output: Output, mirror: Mirror, result: SyncResult, now: datetime) ->
         f"{result.approved} approved, {result.denied} denied, {len(result.failed)} without an "
         f"answer; {size(result.fetched_bytes)} fetched."
     )
+    _render_unsigned(output, result)
+
+
+def _render_unsigned(output: Output, result: SyncResult) -> None:
+    unsigned = [kernel for kernel in result.kernels if not kernel.served]
+    if any(item.allowed for kernel in unsigned for item in kernel.variants):
+        output.say("  → publish what was approved where the keys are: kgate sign")
 
 
 def _render_exceptions(output: Output, result: SyncResult, now: datetime) -> None:
@@ -220,6 +228,7 @@ def write_reports(folder: Path, mirror: Mirror, result: SyncResult, now: datetim
 
 
 def _entry(mirror: Mirror, kernel: KernelResult, item: VariantResult) -> Entry:
+    from kgate_mirror_server.ingest.standing import whole_decision
     from kgate_policy.reports import Entry
 
     scan = _scan(mirror, item)
@@ -233,7 +242,7 @@ def _entry(mirror: Mirror, kernel: KernelResult, item: VariantResult) -> Entry:
         ),
         kernel.lane,
         mirror.rules.of(kernel.lane).name,
-        item.decision.results if item.decision else item.reasons,
+        tuple(whole_decision(mirror, item)),
         scan.findings if scan else (),
         item.manifest,
         kernel.pin.wanted,
@@ -244,22 +253,34 @@ def _scan(mirror: Mirror, item: VariantResult) -> ScanReport | None:
     return mirror.room.scan(item.evidence) if EvidenceKind.SCAN in item.evidence else None
 
 
-def _device(scan: ScanReport | None) -> str:
-    if scan is None:
+def _seen(mirror: Mirror, item: VariantResult) -> Facts | None:
+    """Return the summary of a variant's scan; without reading it, if nothing has changed."""
+    if item.seen is not None:
+        return item.seen
+    scan = _scan(mirror, item)
+    return None if scan is None else scan.summary
+
+
+def _decided(kernel: KernelResult, item: VariantResult) -> str:
+    if not item.allowed:
+        return "denied"
+    return "approved, signed" if kernel.served else "approved, to be signed"
+
+
+def _device(summary: Facts | None) -> str:
+    if summary is None:
         return "not scanned"
-    device = scan.summary.get("device", {})
+    device = summary.get("device", {})
     archs = " ".join(sorted(a for group in device.get("archs", {}).values() for a in group))
     kernels = device.get("kernels", 0)
     return f"{archs} · {kernels} kernels" if archs else "none"
 
 
-def _finding_counts(scan: ScanReport | None) -> dict[str, int]:
-    counts = dict.fromkeys((level.label for level in reversed(Severity)), 0)
-    for finding in scan.findings if scan else ():
-        counts[finding.severity.label] += 1
-    return counts
+def _findings(mirror: Mirror, item: VariantResult) -> dict[str, int]:
+    counts = (_seen(mirror, item) or {}).get("findings", {})
+    return {level.label: counts.get(level.label, 0) for level in reversed(Severity)}
 
 
-def _worst_words(scan: ScanReport | None) -> str:
-    words = [f"{count} {label}" for label, count in _finding_counts(scan).items() if count]
+def _worst_words(counts: Mapping[str, int]) -> str:
+    words = [f"{count} {label}" for label, count in counts.items() if count]
     return " ".join(words[:3]) or "none"

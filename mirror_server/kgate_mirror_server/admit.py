@@ -104,9 +104,12 @@ def admit(
     locked: LockedKernel,
     dependencies: Dependencies,
     now: datetime,
+    *,
+    sign: bool = True,
 ) -> KernelResult:
     """Admit one locked pin; denied variants are recorded with their reasons.
 
+    Without `sign` it stops before the keys: what was decided waits for `signing.sign`.
     Raises UpstreamError if bytes could not be had and Conflict if they would break a quota; then
     nothing of this pin was published.
     """
@@ -121,10 +124,10 @@ def admit(
         for name in sorted(locked.variants)
     ]
     allowed = [result for result in results if result.allowed]
-    served = _publish(mirror, pin, locked, allowed, now) if allowed else None
+    served = publish_kernel(mirror, pin, locked, allowed, now) if allowed and sign else None
     for result in results:
         if not result.allowed:
-            mirror.catalog.deny(_denial(pin, locked, result, now))
+            mirror.catalog.deny(denial_of(pin, locked, result, now))
     return KernelResult(pin, locked.lane, locked.commit, served, tuple(results), fresh=True)
 
 
@@ -279,7 +282,7 @@ def stored_evidence(
     )
 
 
-def _publish(
+def publish_kernel(
     mirror: Mirror,
     pin: Pin,
     locked: LockedKernel,
@@ -329,7 +332,8 @@ def _publish(
     return served
 
 
-def _denial(pin: Pin, locked: LockedKernel, result: VariantResult, now: datetime) -> Denial:
+def denial_of(pin: Pin, locked: LockedKernel, result: VariantResult, now: datetime) -> Denial:
+    """Return a refused variant as the catalog records it."""
     return Denial(
         locked.origin,
         locked.repo_type,

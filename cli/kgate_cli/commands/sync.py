@@ -28,15 +28,20 @@ if TYPE_CHECKING:
     type=click.Path(file_okay=False, path_type=Path),
     help="Write reports for CI and people there: JSON, Markdown, SARIF, JUnit, OpenReports; SBOMs.",
 )
+@click.option("--no-sign", is_flag=True, help="Open no key and publish nothing; see `kgate sign`.")
 @config_option
 @json_option
 def command(
     locked: bool,  # noqa: FBT001  # click passes flags by name
+    no_sign: bool,  # noqa: FBT001  # the same
     report_dir: Path | None,
     config_path: Path,
     output: Output,
 ) -> int:
     """Admit every pin: fetch, verify, scan, decide, sign, publish.
+
+    With --no-sign it stops before the keys: what was decided waits until somebody who holds them
+    runs `kgate sign`, elsewhere if need be. Models are left out then.
 
     Only what is in kgate.lock is taken; a pin that is not locked yet is locked first. Exit code 1
     means that something was denied or refused, 3 that upstream could not be reached.
@@ -52,7 +57,7 @@ def command(
 
             source = new_source(mirror, count)
             lock = _lock(mirror, source, tell, locked=locked)
-            result = sync(mirror, lock, source, now(), tell=tell)
+            result = sync(mirror, lock, source, now(), tell=tell, sign=not no_sign)
         from kgate_mirror_server.events import sync_events
 
         if complaint := mirror.announce(sync_events(result, now()), now()):

@@ -138,32 +138,40 @@ def update_lock(
     return Lock(tuple(kernels))
 
 
-def sync(mirror: Mirror, lock: Lock, source: Source, now: datetime, *, tell: Told) -> SyncResult:
-    """Admit every pin of the lock; raises TrustError if what would be signed counts nowhere."""
-    refresh_trust(mirror, now)
-    _check_trust(mirror, lock, now)
+def sync(
+    mirror: Mirror, lock: Lock, source: Source, now: datetime, *, tell: Told, sign: bool = True
+) -> SyncResult:
+    """Admit every pin of the lock; raises TrustError if what would be signed counts nowhere.
+
+    Without `sign`, no key is opened and nothing is published: `signing.sign` does that later.
+    """
+    if sign:
+        refresh_trust(mirror, now)
+    check_trust(mirror, lock, now)
     result = SyncResult(exceptions=mirror.exceptions(now))
     standings = Standings(mirror, now)
-    for pin, locked in _dependencies_first(mirror, lock):
-        dependencies = _dependencies(mirror, lock, locked)
+    for pin, locked in dependencies_first(mirror, lock):
+        dependencies = dependencies_of(mirror, lock, locked)
         try:
             own = source.of(pin)
             _note_moved(own, pin, locked, result)
             if (kept := standings.find(pin, locked, dependencies)) is not None:
                 result.kernels.append(kept)
                 continue
-            done = _done_before(mirror, pin, locked, dependencies, now)
+            done = done_before(mirror, pin, locked, dependencies, now)
             if done is None:
                 tell(f"admitting {pin}")
-                done = admit(mirror, own, pin, locked, dependencies, now)
-            standings.keep(done, locked, dependencies)
+                done = admit(mirror, own, pin, locked, dependencies, now, sign=sign)
+            if sign:
+                standings.keep(done, locked, dependencies)
         except KgateError as exc:
             result.failures.append(Failure(pin, exc))
             continue
         result.kernels.append(done)
-    result.models = admit_models(mirror, now, source.progress, tell)
+    if sign:
+        result.models = admit_models(mirror, now, source.progress, tell)
     result.fetched_bytes = source.all_fetched + result.models.fetched_bytes
-    if record(mirror, now):
+    if sign and record(mirror, now):
         refresh_trust(mirror, now)
     published = {(item.pin.ref, item.served, item.lane) for item in result.models.models}
     published |= {(kernel.pin.ref, kernel.served, kernel.lane) for kernel in result.kernels}
@@ -200,7 +208,7 @@ def new_source(mirror: Mirror, progress: Progress) -> Source:
     return Source(mirror.upstream, mirror.store, progress, mirror.open_upstream)
 
 
-def _check_trust(mirror: Mirror, lock: Lock, now: datetime) -> None:
+def check_trust(mirror: Mirror, lock: Lock, now: datetime) -> None:
     """Refuse to sign what every pod would reject without anybody knowing why."""
     trusted = mirror.trusted(now)
     hint = "run `kgate trust update` where keys/root.pem is; pods learn of it by themselves"
@@ -224,7 +232,7 @@ def _check_trust(mirror: Mirror, lock: Lock, now: datetime) -> None:
             raise TrustError(f"lane {lane.name} allows no kernels from {kernel.origin}", hint=hint)
 
 
-def _dependencies_first(mirror: Mirror, lock: Lock) -> Iterable[tuple[Pin, LockedKernel]]:
+def dependencies_first(mirror: Mirror, lock: Lock) -> Iterable[tuple[Pin, LockedKernel]]:
     """Yield pins so that what a kernel loads comes before it; a cycle is broken anywhere."""
     pins = [
         (pin, locked)
@@ -248,7 +256,7 @@ def _dependencies_first(mirror: Mirror, lock: Lock) -> Iterable[tuple[Pin, Locke
         yield from visit(pin, locked)
 
 
-def _dependencies(mirror: Mirror, lock: Lock, locked: LockedKernel) -> Dependencies:
+def dependencies_of(mirror: Mirror, lock: Lock, locked: LockedKernel) -> Dependencies:
     """Say which needed kernels are published, and the path to those that are not."""
     unpinned = unpinned_path(locked, lock.kernels, mirror.config)
     unmet = [" → ".join(unpinned) + " is not pinned in kgate.yaml"] if unpinned else []
@@ -283,7 +291,7 @@ def _note_moved(source: Source, pin: Pin, locked: LockedKernel, result: SyncResu
         result.moved.append(Moved(pin.ref, pin.version, locked.commit, now))
 
 
-def _done_before(
+def done_before(
     mirror: Mirror, pin: Pin, locked: LockedKernel, dependencies: Dependencies, now: datetime
 ) -> KernelResult | None:
     """Return the former result of a pin if nothing that it rests on has changed, else None."""
