@@ -38,20 +38,25 @@ _log: Final = logging.getLogger(__name__)
 _AT_ONCE: Final = 500  # ids in one query; SQLite's own limit on parameters is far higher
 
 
-def read_publications(connection: Connection) -> tuple[Publication, ...]:
-    """Return every publication, once per branch that means it."""
+def read_publications(
+    connection: Connection, *only: ColumnElement[bool]
+) -> tuple[Publication, ...]:
+    """Return every publication that all conditions fit, once per branch that means it."""
     table = schema.publication
     found = list(
         connection.execute(
-            select(table).order_by(table.c.repo, table.c.lane, table.c.published_at, table.c.id)
+            select(table)
+            .where(*only)
+            .order_by(table.c.repo, table.c.lane, table.c.published_at, table.c.id)
         ).mappings()
     )
     variants = read_variants(connection, [int(row["id"]) for row in found])
     versions: dict[int, list[int | None]] = {}
     for identifier, version in connection.execute(
-        select(schema.branch.c.publication_id, schema.branch.c.version).order_by(
-            schema.branch.c.version
-        )
+        select(schema.branch.c.publication_id, schema.branch.c.version)
+        .join(table, table.c.id == schema.branch.c.publication_id)
+        .where(*only)
+        .order_by(schema.branch.c.version)
     ):
         versions.setdefault(int(identifier), []).append(int(version))
     read: list[Publication] = []

@@ -172,3 +172,12 @@ last_used: Final = Table(
     Column("day", Text, nullable=False),
 )
 """The last day (UTC) on which a client asked for a publication's files."""
+
+standing: Final = Table(
+    "standing",
+    metadata,
+    Column("pin", Text, primary_key=True),
+    Column("rests_on", Text, nullable=False),
+    Column("outcome", JSON, nullable=False),
+)
+"""How each pin came out, with a digest of all that it rests on; may be emptied at any time."""

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
 
     from kgate_core.evidence import Facts
-    from kgate_core.kernel import KernelId
+    from kgate_core.kernel import KernelId, KernelRef
     from kgate_mirror_server.ports import Denial, EvidenceKind, Publication
 
     Noted = Callable[[Connection, str, Facts], None]
@@ -129,6 +129,14 @@ class SqlCatalog:
             if self._read is None or self._read[0] != generation:
                 self._read = (generation, tuple(rows.read_publications(connection)))
             return self._read[1]
+
+    def publications_of(self, repo: KernelRef, lane: str) -> Sequence[Publication]:
+        """Return the publications of one repository in one lane, oldest first."""
+        table = schema.publication
+        with reading(self._engine) as connection:
+            return rows.read_publications(
+                connection, table.c.repo == str(repo), table.c.lane == lane
+            )
 
     def denials(self) -> Sequence[Denial]:
         """Return all denials that stand, sorted by repository, lane and variant."""

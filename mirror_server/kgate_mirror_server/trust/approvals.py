@@ -107,7 +107,7 @@ def kept_approvals(
         return ()
     hints = _approvers(asked, mirror.trusted(now))
     found: dict[Digest, None] = {}
-    for publication in mirror.catalog.publications():
+    for publication in mirror.catalog.publications_of(kernel.repo, lane):
         place = (publication.repo_type, publication.repo, publication.served, publication.lane)
         if place != (kernel.repo_type, kernel.repo, kernel.revision, lane):
             continue
