@@ -13,18 +13,32 @@ from kgate_core.errors import NotFound
 from kgate_mirror_server.ports import EvidenceKind
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from kgate_cli.output import Output
+    from kgate_core.digest import Digest
+    from kgate_core.vulnerabilities import VulnerabilityReport
     from kgate_mirror_server.app import Mirror
 
 
 @click.command()
 @click.argument("reference", metavar="REF")
 @click.option("--variant", help="Build variant; may be left out if there is only one.")
+@click.option(
+    "--vulnerabilities",
+    is_flag=True,
+    help="Add what advisories said, with analysis; no longer the attested bytes.",
+)
 @config_option
 @json_option
-def command(reference: str, variant: str | None, config_path: Path, output: Output) -> int:
+def command(
+    reference: str,
+    variant: str | None,
+    vulnerabilities: bool,  # noqa: FBT001  # click passes flags by name
+    config_path: Path,
+    output: Output,
+) -> int:
     """Print the CycloneDX SBOM of a mirrored kernel, byte for byte as it was attested.
 
     REF is org/name, org/name@v1, org/name@<commit> or the digest of a manifest.
@@ -33,9 +47,13 @@ def command(reference: str, variant: str | None, config_path: Path, output: Outp
     Examples:
       kgate sbom kernels-community/activation@v1 --variant torch-cpu > activation.cdx.json
       kgate sbom sha256:6cdd…
+      kgate sbom kernels-community/activation@v1 --variant torch-cpu --vulnerabilities
     """
     with open_mirror(config_path) as mirror:
-        data = _stored(mirror, reference, variant)
+        evidence = _stored(mirror, reference, variant)
+        data = mirror.room.read(evidence[EvidenceKind.SBOM])
+        if vulnerabilities:
+            data = _with_vulnerabilities(data, mirror.room.vulnerabilities(evidence))
     if output.as_json:
         output.result("sbom", {"sbom": json.loads(data)})
     else:
@@ -44,7 +62,18 @@ def command(reference: str, variant: str | None, config_path: Path, output: Outp
     return 0
 
 
-def _stored(mirror: Mirror, reference: str, variant: str | None) -> bytes:
+def _with_vulnerabilities(data: bytes, report: VulnerabilityReport | None) -> bytes:
+    from kgate_scanner.advisories.cyclonedx import with_vulnerabilities
+
+    if report is None:
+        raise NotFound(
+            "it was compared with no advisories",
+            hint="take some in with `kgate feed import`, then run `kgate sync`",
+        )
+    return with_vulnerabilities(data, report)
+
+
+def _stored(mirror: Mirror, reference: str, variant: str | None) -> Mapping[EvidenceKind, Digest]:
     from kgate_mirror_server.inventory import find
 
     found = find(mirror.catalog, reference)
@@ -65,7 +94,7 @@ def _stored(mirror: Mirror, reference: str, variant: str | None) -> bytes:
             f"{reference}: {'no such variant' if variant else 'several variants'}",
             hint=f"name one with --variant: {names}",
         )
-    return mirror.room.read(chosen[0][EvidenceKind.SBOM])
+    return chosen[0]
 
 
 def _not_digest(reference: str) -> set[str]:

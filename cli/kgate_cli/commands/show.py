@@ -9,6 +9,7 @@ import click
 from kgate_cli.commands.ls import denial_json, publication_json
 from kgate_cli.options import config_option, json_option, open_mirror
 from kgate_cli.output import size
+from kgate_cli.vulnerabilities import show_vulnerabilities
 from kgate_core.clock import write_time
 from kgate_mirror_server.ports import EvidenceKind
 
@@ -59,6 +60,7 @@ def _to_json(
             document["variants"][variant.variant] |= {
                 "scan": room.scan(variant.evidence).summary,
                 "findings": [f.to_json() for f in room.scan(variant.evidence).findings],
+                "vulnerabilities": room.stated(variant.evidence).get("vulnerabilities"),
                 "decision": room.decision(variant.evidence).to_json(),
                 "import": room.imported(variant.evidence).to_json(),
             }
@@ -98,8 +100,9 @@ def _show_publication(output: Output, mirror: Mirror, item: Publication) -> None
                 f"    finding   {finding.severity.label} {finding.rule} {finding.path}: "
                 f"{finding.seen}"
             )
+        show_vulnerabilities(output, mirror.room.vulnerabilities(variant.evidence))
         output.say(
-            f"    evidence  {', '.join(str(kind) for kind in EvidenceKind)}"
+            f"    evidence  {', '.join(str(k) for k in EvidenceKind if k in variant.evidence)}"
             f" and {len(variant.bundles)} signed bundles"
         )
 
