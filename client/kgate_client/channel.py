@@ -34,6 +34,7 @@ TIMEOUT: Final = 5.0  # seconds for one request
 PROBE_TIMEOUT: Final = 2.0  # seconds to get a connection when asking whether anybody is there
 REMEMBER_DEAD: Final = 30.0  # seconds in which a dead endpoint is not asked again
 MAX_ATTESTATIONS: Final = 16 * 1024**2  # bytes
+MAX_LOG: Final = 16 * 1024**2  # bytes of log entries
 MAX_HUB: Final = 32 * 1024**2  # bytes; the tree of a repository with thousands of files
 CHUNK: Final = 1024**2  # bytes read at a time
 MAX_TRUST: Final = 512_000  # bytes, as core/tuf.py reads at most
@@ -86,6 +87,10 @@ class Channel:
     def trust(self, name: str) -> bytes:
         """Fetch one trust document such as `timestamp.json`; raises NotFound, UpstreamError."""
         return self._get(f"{API}/trust/{quote(name)}", MAX_TRUST)
+
+    def log(self, after: str) -> bytes:
+        """Fetch the publication log's entries after a head; raises NotFound, UpstreamError."""
+        return self._get(f"{API}/log/{quote(after)}", MAX_LOG)
 
     def probe(self) -> str:
         """Return why nobody can be reached at the endpoint, or nothing if somebody answers.

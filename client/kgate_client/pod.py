@@ -65,7 +65,7 @@ class Pod:
         self.reporter = reporter
         self.store = DocumentStore(config.cache)
         self.keeper = TrustKeeper(
-            pinned, self.store, channel, lane=config.lane, monotonic=monotonic
+            pinned, self.store, channel, lane=config.lane, log=channel, monotonic=monotonic
         )
         self.finder = AttestationFinder(self.store, channel)
         self.sealed = sealed

@@ -67,6 +67,7 @@ class Reporter:
         reason: str = "",
         message: str = "",
         problem: str = "",
+        log: str = "",
     ) -> None:
         """Count and write one decision.
 
@@ -93,7 +94,7 @@ class Reporter:
             "fallback": outcome == "fallback",
             "ignored_bytecode": list(trace.ignored),
             "milliseconds": trace.timings,
-            "trust": _trust(trace, problem),
+            "trust": _trust(trace, problem, log),
             "host": host_facts(),
         }
         self._append(record)
@@ -194,7 +195,7 @@ def _verdict(trace: Trace) -> dict[str, Any] | None:
     }
 
 
-def _trust(trace: Trace, problem: str) -> dict[str, Any]:
+def _trust(trace: Trace, problem: str, log: str) -> dict[str, Any]:
     if trace.trusted is None:
         return {"problem": problem}
     versions = trace.trusted.versions
@@ -205,5 +206,6 @@ def _trust(trace: Trace, problem: str) -> dict[str, Any]:
         "targets": versions.targets,
         "issued": write_time(trace.trusted.issued),
         "log_head": trace.trusted.log_head,
+        "log": log,
         "problem": problem,
     }

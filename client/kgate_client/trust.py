@@ -13,6 +13,7 @@ import time
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final, Protocol
 
+from kgate_client.logcheck import Log, check_log
 from kgate_core.errors import KgateError, NotFound, TrustError
 from kgate_core.trust import TrustDocuments, Versions, load
 from kgate_core.tuf import MAX_ROOT_STEPS, Metadata, Root
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import datetime
 
+    from kgate_client.logcheck import LogSource
     from kgate_client.store import DocumentStore
     from kgate_core.trust import TrustedRoot
 
@@ -46,9 +48,12 @@ class TrustKeeper:
         source: TrustSource | None,
         *,
         lane: str,
+        log: LogSource | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._pinned = pinned
+        self._log = log
+        self._head: str | None = None
         self._store = store
         self._source = source
         self._lane = lane
@@ -60,6 +65,8 @@ class TrustKeeper:
         self._cache_read = False
         self.problem = ""
         """Why the last refresh or the cached documents were no good, for reports."""
+        self.log_state = Log.UNCHECKED
+        """How the publication log stands to the one that this pod was shown before."""
 
     @property
     def pinned(self) -> bool:
@@ -138,6 +145,7 @@ class TrustKeeper:
             # Too old to admit anything, but still what newer documents may not fall behind.
             expired = self._load_expired(self._pinned, documents)
             self._seen = None if expired is None else expired.versions
+            self._head = None if expired is None else expired.log_head
 
     @staticmethod
     def _load_expired(pinned: bytes, documents: TrustDocuments) -> TrustedRoot | None:
@@ -160,6 +168,7 @@ class TrustKeeper:
     def _accept(self, trusted: TrustedRoot) -> None:
         self._trusted = trusted
         self._seen = trusted.versions
+        self._head = trusted.log_head
         self.problem = ""
 
     def _cached(self, pinned: bytes) -> TrustDocuments | None:
@@ -187,6 +196,9 @@ class TrustKeeper:
         try:
             documents = self._fetch(self._source, self._pinned)
             trusted = load(self._pinned, documents, now=now, seen=self._seen)
+            # Newer versions of all documents, and yet another history: then the old ones stay,
+            # until the lane's windows end them.
+            self.log_state = check_log(self._log, self._head, trusted.log_head)
         except KgateError as exc:
             self.problem = exc.message
             return

@@ -47,6 +47,7 @@ class Voice:
             reason=reason,
             message=message,
             problem=self.keeper.problem,
+            log=str(self.keeper.log_state),
         )
 
     def refuse(

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 from kgate_core.kernel import RepoType
 from kgate_mirror_server.serve.access import NOBODY, SHIM_MARK
 from kgate_mirror_server.serve.hubapi import FileAnswer, HubApi, find_file
+from kgate_mirror_server.serve.logapi import LogApi
 from kgate_mirror_server.serve.lookup import Visible
 from kgate_mirror_server.serve.page import kernel_page
 from kgate_mirror_server.serve.target import find_target, no_repo
@@ -69,6 +70,7 @@ class Router:
         self._access = access
         self._settings = settings
         self._reports = reports
+        self._log = LogApi(settings.trust)
         self._delegate = delegate
 
     def admit(self, request: Request, parts: Sequence[str]) -> Asked | Answer:
@@ -120,6 +122,9 @@ class Router:
                 return await asyncio.to_thread(self._evidence.answer, asked, visible)
             case ["reports"]:
                 return await self._reports.answer(request)
+            case ["log", after]:
+                whole = visible.caller.sees_everything
+                return await asyncio.to_thread(self._log.answer, after, whole=whole)
             case _:
                 return self._pod.answer(rest, visible)
 
