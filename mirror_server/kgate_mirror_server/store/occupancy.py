@@ -79,9 +79,9 @@ class OccupiedStore(DiskStore):
         super().__init__(root)
         self._occupancy = Occupancy(root)
 
-    def alone(self) -> AbstractContextManager[None]:
-        """Be the only one that uses it meanwhile; raises Conflict."""
-        return self._occupancy.alone()
+    def alone(self, wait: float = WAIT) -> AbstractContextManager[None]:
+        """Be the only one that uses it meanwhile; raises Conflict after `wait` seconds."""
+        return self._occupancy.alone(wait)
 
     def close(self) -> None:
         """Let others remove from it."""
