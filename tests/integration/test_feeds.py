@@ -216,7 +216,7 @@ def test_a_scan_can_be_compared_with_advisories_without_a_site(
     assert NAME in capsys.readouterr().out
     assert main([*command, "--vex-author", "security@example.com", "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
-    (entry,) = document["reports"][0]["advisories"]["found"]
+    (entry,) = document["advisories"]["."]["found"]
     assert entry["status"] == "not_affected"
 
 
