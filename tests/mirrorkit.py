@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from kgate_core.digest import Digest
-from kgate_core.kernel import KernelId, KernelRef, RepoType, Revision
+from kgate_core.kernel import WHOLE, KernelId, KernelRef, RepoType, Revision
 from kgate_mirror_server.catalog.sql import SqlCatalog
 from kgate_mirror_server.ports import (
     Denial,
@@ -160,6 +160,32 @@ def make_mirror(root: Path, database: str | None = None) -> MirrorKit:
     url = database or f"sqlite:///{root / 'kgate.db'}"
     settings = ServeSettings(url, root / "store", root / "trust", EXPERIMENTAL, poll_seconds=0.1)
     return MirrorKit(root, trust, settings, SqlCatalog(url), DiskStore(root / "store"))
+
+
+def publish_model(kit: MirrorKit, files: Mapping[str, bytes], name: str = "model") -> Publication:
+    """Publish a model repository; files ending in `.safetensors` are LFS files."""
+    repo, served_as = KernelRef("acme", name), commit_of(name)
+    manifest = manifest_of(files)
+    model = KernelId(ORIGIN, RepoType.MODEL, repo, served_as, WHOLE)
+    bundle = kit.trust.bundle(
+        manifest, kernel=model, upstream_revision=served_as, lane=EXPERIMENTAL
+    )
+    listed = []
+    for path, data in sorted(files.items()):
+        digest, lfs = kit.put(data), path.endswith(".safetensors")
+        content = gitids.pointer(digest, len(data)) if lfs else data
+        listed.append(ServedFile(path, len(data), digest, gitids.blob_id(content), lfs))
+    item = PublishedVariant(
+        WHOLE, kit.put(manifest.canonical), tuple(listed), (kit.put(bundle),), {}
+    )
+    return kit.publish(
+        item,
+        repo=repo,
+        repo_type=RepoType.MODEL,
+        served=served_as,
+        upstream=served_as,
+        version=None,
+    )
 
 
 def free_port() -> int:
