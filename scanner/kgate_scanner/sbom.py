@@ -27,12 +27,12 @@ from cyclonedx.model.component import Component, ComponentScope, ComponentType
 from cyclonedx.model.dependency import Dependency
 from cyclonedx.model.tool import ToolRepository
 from cyclonedx.output.json import JsonV1Dot6, JsonV1Dot7
-from packageurl import PackageURL
 
 from kgate_core import strictjson
 from kgate_core.errors import InvalidInput
 from kgate_scanner import libraries
 from kgate_scanner import sbom_parts as parts
+from kgate_scanner.sbom_subject import SbomSubject
 from kgate_scanner.summary import images
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ class Spec(StrEnum):
 
 
 def build_sbom(
-    kernel: KernelId,
+    kernel: KernelId | SbomSubject,
     manifest: Manifest,
     metadata: Facts,
     report: ScanReport,
@@ -66,14 +66,17 @@ def build_sbom(
     """Return the document; raises InvalidInput if the report is not about the manifest."""
     if report.subject != manifest.digest:
         raise InvalidInput("the scan report is about another manifest")
-    graph = _Graph(kernel, manifest, report)
+    subject = kernel if isinstance(kernel, SbomSubject) else SbomSubject.of_kernel(kernel)
+    graph = _Graph(subject, manifest, report)
     graph.add_variant(metadata)
     for entry in manifest.files:
         graph.add_file(entry, report.files.get(entry.path, {}))
     bom = Bom(
         components=graph.components,
         dependencies=graph.dependencies(),
-        serial_number=uuid5(NAMESPACE_URL, f"{kernel.purl} {manifest.digest} {report.scanner}"),
+        serial_number=uuid5(
+            NAMESPACE_URL, f"{subject.inner_ref} {manifest.digest} {report.scanner}"
+        ),
         metadata=BomMetaData(
             timestamp=timestamp,
             component=graph.root,
@@ -104,36 +107,36 @@ _TABLE_KEYS: Final = ("section", "offset", "container", "entry", "target", "dige
 class _Graph:
     """The components of one document and who depends on whom."""
 
-    def __init__(self, kernel: KernelId, manifest: Manifest, report: ScanReport) -> None:
-        self.kernel: Final = kernel
+    def __init__(self, subject: SbomSubject, manifest: Manifest, report: ScanReport) -> None:
+        self.subject: Final = subject
         self.components: Final[list[Component]] = []
         self._edges: Final[dict[BomRef, set[BomRef]]] = {}
         self._needed: Final[dict[str, Component]] = {}
         self._files: Final[dict[str, Component]] = {}
         self._shipped: Final = _shipped(report.files)
-        repository = f"pkg:huggingface/{kernel.repo}@{kernel.revision}"
-        origin = kernel.origin
-        references = []
-        if origin.startswith("http"):
-            plural = f"{origin}/{kernel.repo_type}s/{kernel.repo}/tree/{kernel.revision}"
-            references.append(parts.reference(ExternalReferenceType.DISTRIBUTION, plural))
+        found = parts.reference(ExternalReferenceType.DISTRIBUTION, subject.distribution)
         self.root: Final = Component(
             type=ComponentType.LIBRARY,
-            name=kernel.repo.name,
-            group=kernel.repo.org,
-            version=str(kernel.revision),
-            bom_ref=repository,
-            purl=PackageURL.from_string(repository + kernel.purl[len(repository) :].split("#")[0]),
-            external_references=[item for item in references if item is not None],
+            name=subject.name,
+            group=subject.group,
+            version=subject.version,
+            bom_ref=subject.ref,
+            purl=subject.purl,
+            external_references=[] if found is None else [found],
         )
-        self._variant: Final = Component(
-            type=ComponentType.LIBRARY,
-            name=kernel.variant,
-            version=str(kernel.revision),
-            bom_ref=kernel.purl,
-            purl=PackageURL.from_string(kernel.purl),
-            properties=list(_variant_properties(manifest, report)),
-        )
+        said = list(_variant_properties(manifest, report))
+        if subject.variant is None:
+            self._variant = self.root
+            self.root.properties.update(said)
+        else:
+            self._variant = Component(
+                type=ComponentType.LIBRARY,
+                name=subject.variant,
+                version=subject.version,
+                bom_ref=subject.inner_ref,
+                purl=subject.inner_purl,
+                properties=said,
+            )
 
     def add_variant(self, metadata: Facts) -> None:
         """Add the variant with licence, origin, provenance and declared dependencies."""
@@ -148,7 +151,8 @@ class _Graph:
                     component.external_references.add(reference)
         self._variant.pedigree = parts.pedigree(metadata)
         self._variant.properties.update(parts.metadata_properties(metadata))
-        self._add(self._variant, self.root)
+        if self._variant is not self.root:
+            self._add(self._variant, self.root)
         for name in sorted({str(name) for name in metadata.get("python-depends") or []}):
             self._add_once("pypi", name, name, self._variant)
         for item in metadata.get("kernel-depends") or []:
@@ -158,22 +162,20 @@ class _Graph:
     def add_file(self, entry: FileEntry, facts: Facts) -> None:
         """Add one file, and for a library what it needs and the device images inside."""
         is_library = facts.get("kind") in _LIBRARY_KINDS
-        purl = f"{self.kernel.purl}/{entry.path}"
+        ref = self.subject.file_ref(entry.path)
         component = Component(
             type=ComponentType.LIBRARY if is_library else ComponentType.FILE,
             name=entry.path,
             version=f"sha256:{entry.digest.hex}",
-            bom_ref=purl,
-            purl=PackageURL.from_string(self.kernel.purl.split("#")[0])._replace(
-                subpath=f"build/{self.kernel.variant}/{entry.path}"
-            ),
+            bom_ref=ref,
+            purl=self.subject.file_purl(entry.path),
             hashes=[HashType(alg=HashAlgorithm.SHA_256, content=entry.digest.hex)],
             properties=list(parts.file_properties(entry, facts)),
         )
         self._files[entry.path] = component
         self._add(component, self._variant)
         for image in facts.get("device", {}).get("images", ()):
-            self._add(parts.image_component(purl, entry.path, image), component)
+            self._add(parts.image_component(ref, entry.path, image), component)
         for soname in facts.get("host", {}).get("needed", ()):
             shipped = self._shipped.get(soname)
             if shipped is not None:
@@ -192,7 +194,7 @@ class _Graph:
     def _file_ref(self, path: str) -> BomRef:
         # References compare by value, so the file may still be ahead of us.
         found = self._files.get(path)
-        return found.bom_ref if found is not None else BomRef(f"{self.kernel.purl}/{path}")
+        return found.bom_ref if found is not None else BomRef(self.subject.file_ref(path))
 
     def _add(self, component: Component, parent: Component) -> None:
         self.components.append(component)
