@@ -115,7 +115,7 @@ def admit(
     """
     described = source.describe(pin, locked.commit, only=locked.variants)
     coming = (file for item in described.values() for file in item.files)
-    check_quotas(mirror.config.quotas, mirror.catalog.publications(), locked.repo, coming)
+    check_quotas(mirror.config.quotas, mirror.catalog.publications, locked.repo, coming)
     asked = asked_of(mirror, pin, {n: source.metadata(item) for n, item in described.items()})
     results = [
         _admit_variant(

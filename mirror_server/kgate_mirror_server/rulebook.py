@@ -109,16 +109,14 @@ def surroundings(mirror: Mirror, lane: str) -> Facts:
 
 
 def _mirror_facts(mirror: Mirror, lane: str) -> Facts:
-    served = [item for item in mirror.catalog.publications() if item.lane == lane]
-    denied = [item for item in mirror.catalog.denials() if item.lane == lane]
+    held = mirror.catalog.tally(lane)
     facts: Facts = {
         "site": mirror.config.site,
         "lane": lane,
-        "kernels": len({item.repo for item in served}),
-        "variants": sum(len(item.variants) for item in served),
-        "denied": len(denied),
+        "kernels": held.kernels,
+        "variants": held.variants,
+        "denied": held.denied,
     }
-    changes = [item.published_at for item in served] + [item.denied_at for item in denied]
-    if changes:
-        facts["changedAt"] = write_time(max(changes))
+    if held.changed_at is not None:
+        facts["changedAt"] = write_time(held.changed_at)
     return facts

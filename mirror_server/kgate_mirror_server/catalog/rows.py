@@ -7,6 +7,7 @@ that one bad row hides itself and nothing else.
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -27,6 +28,7 @@ from kgate_mirror_server.ports import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from datetime import datetime
 
     from sqlalchemy import ColumnElement, Connection, RowMapping, Table
 
@@ -91,6 +93,38 @@ def read_variants(
                 _checked(row, partial(_to_variant, files=served))
             )
     return {identifier: tuple(items) for identifier, items in gathered.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """How much one lane holds, and when that changed last."""
+
+    kernels: int
+    variants: int
+    denied: int
+    changed_at: datetime | None
+
+
+def count_lane(connection: Connection, lane: str) -> Tally:
+    """Count a lane's repositories, published variants and denials."""
+    table, variant, denial = schema.publication, schema.published_variant, schema.denial
+    kernels, published = connection.execute(
+        select(func.count(table.c.repo.distinct()), func.max(table.c.published_at)).where(
+            table.c.lane == lane
+        )
+    ).one()
+    variants = connection.execute(
+        select(func.count())
+        .select_from(variant.join(table, table.c.id == variant.c.publication_id))
+        .where(table.c.lane == lane)
+    ).scalar_one()
+    denied, refused = connection.execute(
+        select(func.count(), func.max(denial.c.denied_at)).where(denial.c.lane == lane)
+    ).one()
+    # RFC 3339 in UTC to the second: the later text is the later time.
+    newest = max((text for text in (published, refused) if text), default=None)
+    changed = None if newest is None else read_time(newest, what="catalog")
+    return Tally(int(kernels), int(variants), int(denied), changed)
 
 
 def advance(connection: Connection) -> None:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from kgate_core.evidence import Facts
     from kgate_core.kernel import KernelId, KernelRef
+    from kgate_mirror_server.catalog.rows import Tally
     from kgate_mirror_server.ports import Denial, EvidenceKind, Publication
 
     Noted = Callable[[Connection, str, Facts], None]
@@ -137,6 +138,11 @@ class SqlCatalog:
             return rows.read_publications(
                 connection, table.c.repo == str(repo), table.c.lane == lane
             )
+
+    def tally(self, lane: str) -> Tally:
+        """Count what a lane holds, without reading it."""
+        with reading(self._engine) as connection:
+            return rows.count_lane(connection, lane)
 
     def denials(self) -> Sequence[Denial]:
         """Return all denials that stand, sorted by repository, lane and variant."""

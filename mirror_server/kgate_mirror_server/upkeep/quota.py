@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from kgate_core.errors import Conflict
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from kgate_core.digest import Digest
     from kgate_core.kernel import KernelRef
@@ -21,16 +21,19 @@ if TYPE_CHECKING:
 
 def check_quotas(
     quotas: Quotas,
-    publications: Iterable[Publication],
+    publications: Callable[[], Iterable[Publication]],
     repo: KernelRef,
     coming: Iterable[ServedFile],
 ) -> None:
-    """Raise Conflict if these files would break a quota; they count only where they are new."""
+    """Raise Conflict if these files would break a quota; they count only where they are new.
+
+    `publications` is asked only if there is a quota: reading them all for each pin is not free.
+    """
     if quotas.site is None and quotas.repo is None:
         return
     site: dict[Digest, int] = {}
     own: dict[Digest, int] = {}
-    for publication in publications:
+    for publication in publications():
         found = {file.digest: file.size for v in publication.variants for file in v.files}
         site |= found
         if publication.repo == repo:
