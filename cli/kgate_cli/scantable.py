@@ -10,7 +10,6 @@ from kgate_core.evidence import Severity
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
-    from pathlib import Path
 
     from kgate_cli.output import Output
     from kgate_core.evidence import ScanReport
@@ -106,10 +105,10 @@ def show_extra(extra: dict[str, Any], output: Output) -> None:
         )
 
 
-def to_json(path: Path, scanned: Iterable[Scanned]) -> dict[str, Any]:
+def to_json(path: str, scanned: Iterable[Scanned]) -> dict[str, Any]:
     """Return everything that was seen."""
     return {
-        "path": str(path),
+        "path": path,
         "reports": [
             {
                 "name": item.name,

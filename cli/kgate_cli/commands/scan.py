@@ -9,6 +9,8 @@ import click
 
 from kgate_cli import exits
 from kgate_cli.options import json_option
+from kgate_cli.scanfeed import compare, feed_options, take_feed_options
+from kgate_cli.scanning import image_options, scan_target
 from kgate_cli.scantable import findings_rows, matrix_rows, show_extra, to_json
 from kgate_core.evidence import Severity
 
@@ -22,7 +24,8 @@ LEVELS = [level.label for level in Severity]
 
 
 @click.command()
-@click.argument("path", type=click.Path(path_type=Path, exists=True))
+@click.argument("target", metavar="PATH|IMAGE")
+@image_options
 @click.option(
     "--fail-on",
     type=click.Choice(LEVELS),
@@ -59,9 +62,10 @@ LEVELS = [level.label for level in Severity]
     metavar="GPU",
     help="A GPU you own, such as sm_90 or gfx942: say how much device code is for others.",
 )
+@feed_options
 @json_option
 def command(  # one argument for each option
-    path: Path,
+    target: str,
     fail_on: str,
     sarif: Path | None,
     device_images: Path | None,
@@ -69,28 +73,31 @@ def command(  # one argument for each option
     against: Path | None,
     gpus: tuple[str, ...],
     output: Output,
+    **access: Any,  # noqa: ANN401  # the options of `image_options` and `feed_options`
 ) -> int:
     """Look into GPU libraries, down to the code that runs on the device.
 
-    PATH is a library, a build variant, a kernel repository, a wheel, a Hub cache or any folder.
+    PATH is a library, a build variant, a kernel repository, a wheel, a Hub cache, an OCI layout or
+    any folder. IMAGE is one in a registry, read layer by layer with your own credentials.
     Nothing of it is executed.
 
     \b
     Examples:
       kgate scan ./build/torch213-cxx11-cu130-x86_64-linux
       kgate scan vllm-0.33.0-cp311-cp311-linux_x86_64.whl --fail-on high
+      kgate scan registry.example/ai/vllm:1.2 --platform linux/arm64
       kgate scan .venv/lib/python3.11/site-packages --json
+      kgate scan ./build --feed ./product-security --fail-on high
       kgate scan ./rootfs-of-vllm --device-images images/vllm.json
       kgate scan ./rootfs-of-vllm --against vendor.cdx.json --gpus sm_90 --gpus sm_100
     """
-    from kgate_scanner.paths import scan_path
     from kgate_scanner.relevance import check_gpu, read_listed
 
     owned = [check_gpu(gpu) for gpu in gpus]
     listed = None if against is None else read_listed(against.read_bytes())
 
-    with output.progress(f"scanning {path}"):
-        scanned = scan_path(path)
+    feed = take_feed_options(access)
+    scanned = scan_target(target, access, output)
     if sarif is not None:
         _write_sarif(sarif, scanned)
     if device_images is not None:
@@ -99,8 +106,9 @@ def command(  # one argument for each option
     found = any(item.report.findings for item in scanned)
     ok = not (found and worst >= Severity.parse(fail_on))
     extra = _extra(scanned, listed, owned)
-    ok = ok and not extra.get("unlisted")
-    output.result("scan", {**to_json(path, scanned), **extra}, ok=ok)
+    compared = compare(scanned, *feed)
+    ok = ok and not extra.get("unlisted") and not compared.reaches(Severity.parse(fail_on))
+    output.result("scan", {**to_json(target, scanned), **extra, **compared.to_json()}, ok=ok)
     output.table(
         ("WHAT", "LIBRARIES", "DEVICE CODE", "IMAGES", "KERNELS", "FINDINGS"), matrix_rows(scanned)
     )
@@ -110,6 +118,7 @@ def command(  # one argument for each option
         output.table(("SEVERITY", "RULE", "WHERE", "SEEN"), rows)
         output.say("Each rule has a page in docs/rules/.")
     show_extra(extra, output)
+    compared.show(output)
     return exits.YES if ok else exits.NO
 
 

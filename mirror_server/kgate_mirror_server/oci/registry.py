@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 CHUNK: Final = 1024 * 1024  # bytes
 UPLOAD_CHUNK: Final = 64 * 1024**2  # bytes in one PATCH; what has to be sent again at most
 MAX_MANIFEST: Final = 4 * 1024**2  # bytes; what registries must accept, so nobody sends more
-_ACCEPT: Final = f"{INDEX}, {MANIFEST}"
+_DOCKER: Final = "application/vnd.docker.distribution.manifest"  # what images still often are
+_ACCEPT: Final = f"{INDEX}, {MANIFEST}, {_DOCKER}.list.v2+json, {_DOCKER}.v2+json"
 _REDIRECTED_TAG: Final = "sha256-"
 
 
