@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from kgate_cli import exits
+from kgate_cli.clustering import ask_cluster, render_cluster
 from kgate_cli.options import config_option, json_option, now, open_mirror
 
 if TYPE_CHECKING:
@@ -25,6 +26,11 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 @click.option("--policy", "policy_path", type=_FILE, help="Ask this policy instead.")
 @click.option("--lock", "lock_path", type=_FILE, help="Ask about everything in a kgate.lock.")
 @click.option(
+    "--cluster",
+    type=_FILE,
+    help="Ask about the workloads in what `kubectl get … -o json` (or yaml) wrote.",
+)
+@click.option(
     "--evidence",
     type=click.Path(path_type=Path, exists=True),
     help="Ask again what a file, or each file of a folder, that --save wrote says. Needs no site.",
@@ -40,6 +46,7 @@ def command(  # one argument for each option
     reference: str | None,
     policy_path: Path | None,
     lock_path: Path | None,
+    cluster: Path | None,
     evidence: Path | None,
     save: Path | None,
     config_path: Path,
@@ -47,18 +54,27 @@ def command(  # one argument for each option
 ) -> int:
     """Ask a policy about kernels that were synced, from stored evidence; publishes nothing.
 
-    Without REF, about all of them. A saved file gives the same decision years later.
+    Without REF, about all of them. A saved file gives the same decision years later. A workload
+    says in the annotation kgate.dev/kernels (org/name@v1, …), or with a ConfigMap that holds a
+    kgate.lock, which kernels it loads.
 
     \b
     Examples:
       kgate policy eval kernels-community/activation
       kgate policy eval --policy policy/stricter.yaml
+      kubectl get pods,deployments,configmaps -A -o json > dump.json
+      kgate policy eval --cluster dump.json
       kgate policy eval --save decisions/ && kgate policy eval --evidence decisions/
     """
     from kgate_policy import load_policy
 
     other = load_policy(policy_path) if policy_path else None
     missing: list[str] = []
+    if cluster is not None:
+        if reference or lock_path or evidence or save:
+            raise click.UsageError("--cluster goes with --policy only")
+        with open_mirror(config_path) as mirror:
+            return render_cluster(output, *ask_cluster(mirror, cluster, now(), other))
     if evidence is not None:
         if reference or lock_path:
             raise click.UsageError("--evidence brings its own kernels: leave REF and --lock out")

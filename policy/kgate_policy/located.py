@@ -99,10 +99,12 @@ class Located:
                 return self.value
 
 
-def read_documents(data: bytes, *, source: str, max_depth: int = MAX_DEPTH) -> tuple[Located, ...]:
+def read_documents(
+    data: bytes, *, source: str, max_depth: int = MAX_DEPTH, max_bytes: int = MAX_BYTES
+) -> tuple[Located, ...]:
     """Read every document of a YAML file; empty documents are left out. Raises InvalidInput."""
-    if len(data) > MAX_BYTES:
-        raise InvalidInput(f"{source}: {len(data)} bytes are more than the {MAX_BYTES} allowed")
+    if len(data) > max_bytes:
+        raise InvalidInput(f"{source}: {len(data)} bytes are more than the {max_bytes} allowed")
     try:
         text = data.decode("utf-8")
         _check_structure(text, source, max_depth)

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 MAX_SEEN: Final = 3  # facts named in one answer
 _TEXT: Final = 200  # characters of a value that is shown
+_KERNELS: Final = frozenset({"kernel", "kernels"})
 _ROOTS: Final = frozenset(field.name for field in VARIABLES)
 
 
@@ -43,6 +44,11 @@ def judge(
     around = dict(surroundings or {})
     if not _about_request(policy.resources, around.get("request")):
         return ()
+    if policy.params is not None:
+        around["params"] = policy.params
+    if policy.resources and not _KERNELS & compile_policy(policy).asks:
+        # It is about the object alone, whatever kernels go with it.
+        return _ask(policy, around | {"now": now}, "")
     if not kernels:
         if policy.allow_none:
             return ()
@@ -51,8 +57,6 @@ def judge(
     chosen = [kernel for kernel in kernels if _about_kernel(policy, kernel)]
     if not chosen:
         return ()
-    if policy.params is not None:
-        around["params"] = policy.params
     around |= {"kernels": chosen, "now": now}
     if policy.scope is Scope.ONCE:
         return _ask(policy, around, "")
