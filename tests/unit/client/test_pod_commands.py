@@ -276,7 +276,7 @@ def test_a_decorated_function_asks_once(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_the_package_offers_these_names_and_no_others() -> None:
     refusals = {"KgateBlocked", "KgateRefusal", "KgateStopped"}
-    assert set(kgate_client.__all__) == refusals | {"fallback", "load"}
+    assert set(kgate_client.__all__) == refusals | {"fallback", "load", "runtime_sbom"}
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         kgate_client.nothing  # noqa: B018  # the access is the test
 
