@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
 from kgate_core.der import Node
@@ -24,6 +24,8 @@ from kgate_core.errors import InvalidInput
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from datetime import datetime
+
+    from cryptography.hazmat.primitives.asymmetric import rsa
 
 MAX_RESPONSE: Final = 64 * 1024  # bytes; with a certificate chain they take about 5,000
 _MIN_RSA: Final = 2048  # bits
@@ -56,10 +58,12 @@ class Authority:
         """Return whether this authority signed `message`."""
         key = _load(self.pem, self.name)
         try:
-            if isinstance(key, rsa.RSAPublicKey):
-                key.verify(signature, message, padding.PKCS1v15(), algorithm)
-            else:
+            if isinstance(key, ec.EllipticCurvePublicKey):
                 key.verify(signature, message, ec.ECDSA(algorithm))
+            else:
+                from cryptography.hazmat.primitives.asymmetric import padding  # noqa: PLC0415
+
+                key.verify(signature, message, padding.PKCS1v15(), algorithm)
         except InvalidSignature:
             return False
         return True
@@ -156,12 +160,15 @@ def _load(pem: str, name: str) -> ec.EllipticCurvePublicKey | rsa.RSAPublicKey:
         key = load_pem_public_key(pem.encode("ascii", "replace"))
     except (ValueError, UnsupportedAlgorithm) as exc:
         raise InvalidInput(f"{name}: not a PEM public key") from exc
-    match key:
-        case rsa.RSAPublicKey() if key.key_size >= _MIN_RSA:
+    if isinstance(key, ec.EllipticCurvePublicKey):
+        if isinstance(key.curve, ec.SECP256R1 | ec.SECP384R1):
             return key
-        case ec.EllipticCurvePublicKey() if isinstance(key.curve, ec.SECP256R1 | ec.SECP384R1):
+    else:
+        # Every pod would pay for this import, and few meet an authority with such a key.
+        from cryptography.hazmat.primitives.asymmetric import rsa  # noqa: PLC0415
+
+        if isinstance(key, rsa.RSAPublicKey) and key.key_size >= _MIN_RSA:
             return key
-        case _:
-            raise InvalidInput(
-                f"{name}: a timestamp authority signs with P-256, P-384 or RSA from 2,048 bits"
-            )
+    raise InvalidInput(
+        f"{name}: a timestamp authority signs with P-256, P-384 or RSA from 2,048 bits"
+    )

@@ -8,8 +8,9 @@ a device that holds another key is noticed at once. No error of that library lea
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Final, Self
 
+from securesystemslib.exceptions import UnsupportedLibraryError
 from securesystemslib.signer import (  # type: ignore[attr-defined]  # re-exports without __all__
     SIGNER_FOR_URI_SCHEME,
     Key,
@@ -25,6 +26,9 @@ from kgate_core.tuf import key_to_json
 if TYPE_CHECKING:
     from kgate_core.keys import PublicKey
     from kgate_signer.keys import KeyProvider
+
+_EXTRAS: Final = {"hv": "vault"}
+"""What securesystemslib calls a scheme's libraries, where the name differs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +109,12 @@ class PortSigner(Signer):
 
 
 def _translated(where: str, exc: Exception) -> TrustError:
+    if isinstance(exc, UnsupportedLibraryError):
+        extra = _EXTRAS.get(where, where)
+        return TrustError(
+            f"the library for keys of the scheme {where!r} is not installed",
+            hint=f"pip install 'securesystemslib[{extra}]'",
+        )
     # Only the kind of the error is told: device libraries put PINs and tokens into their texts.
     return TrustError(
         f"the key device behind {where!r} did not answer ({type(exc).__name__})",

@@ -114,3 +114,36 @@ def test_our_keys_serve_python_tuf() -> None:
     signer.public_key.verify_signature(signature, b"message")
     with pytest.raises(InvalidInput, match="open fake keys with"):
         PortSigner.from_priv_key_uri("fake:secret", signer.public_key)
+
+
+@pytest.mark.parametrize(
+    ("uri", "package"),
+    [
+        ("gcpkms:projects/p/locations/l/keyRings/r/cryptoKeys/k/cryptoKeyVersions/1", "gcpkms"),
+        ("azurekms://vault.vault.azure.net/keys/admit/1", "azurekms"),
+        ("awskms:alias/admit", "awskms"),
+        ("hv:admit/1", "vault"),
+    ],
+)
+def test_a_key_service_without_its_library_says_what_to_install(
+    uri: str, package: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module, name in (
+        ("_gcp_signer", "GCP_IMPORT_ERROR"),
+        ("_azure_signer", "AZURE_IMPORT_ERROR"),
+        ("_aws_signer", "AWS_IMPORT_ERROR"),
+        ("_vault_signer", "VAULT_IMPORT_ERROR"),
+    ):
+        monkeypatch.setattr(f"securesystemslib.signer.{module}.{name}", "not installed")
+    with pytest.raises(TrustError, match="is not installed") as caught:
+        opened(f"{uri}?public-key-file=admit.pub")
+    assert caught.value.hint == f"pip install 'securesystemslib[{package}]'"
+
+
+def test_a_scheme_that_nobody_serves_names_those_that_somebody_does() -> None:
+    with pytest.raises(
+        InvalidInput, match="no signer for keys of the scheme 'hashivault'"
+    ) as caught:
+        opened("hashivault:admit?public-key-file=admit.pub")
+    for scheme in ("awskms", "azurekms", "gcpkms", "hsm", "hv"):
+        assert scheme in caught.value.hint
