@@ -40,6 +40,7 @@ COMMANDS: Final[dict[str, str]] = {
     "approve": "Give the second, human-held signature that the production lane needs.",
     "hold": "Keep a publication whatever gc would do, until it is released.",
     "gc": "Remove what nothing needs, after asking everybody who might.",
+    "scrub": "Read every blob again; find and repair what the disk changed.",
     "audit": "Print or check the audit log: who changed what, and when.",
     "attest": "Sign published decisions once more with this CI job's identity, without a key.",
     "break-glass": "Let one kernel in for hours: one asks, two others with approve keys sign.",

@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from kgate_mirror_server.serve.delegate import ModelDelegate
     from kgate_mirror_server.serve.settings import ServeSettings
     from kgate_mirror_server.serve.snapshot import CatalogReader
+    from kgate_mirror_server.serve.usage import Usage
     from kgate_mirror_server.serve.wire import Receive, Scope, Send
 
 _log: Final = structlog.get_logger(__name__)
@@ -97,6 +98,7 @@ class ServeApp:
         self._refresh = refresh
         self._reports = reports
         self._next_refresh = 0.0
+        self._usage: Usage | None = None
         self._admin = AdminApi(source)
         limits = settings.limits
         self._rate = (
@@ -212,8 +214,15 @@ class ServeApp:
                 self._access.refresh()
         except Exception:  # noqa: BLE001  # the current snapshot stays, the next turn tries again
             _log.exception("snapshot.failed")
+        if self._usage is not None:
+            self._usage.flush()
         self._reports.sweep()
         self.metrics.share()
+
+    def note_usage(self, usage: Usage) -> None:
+        """Let it know which publications are used; it writes what is new with each turn."""
+        self._usage = usage
+        self._router.used = usage.note
 
     def _refresh_trust(self, now: float) -> None:
         if self._refresh is None or now < self._next_refresh:

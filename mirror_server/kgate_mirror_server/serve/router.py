@@ -11,16 +11,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from kgate_core.kernel import RepoType
+from kgate_mirror_server.catalog.keeping import Place
 from kgate_mirror_server.serve.access import NOBODY, SHIM_MARK
 from kgate_mirror_server.serve.hubapi import FileAnswer, HubApi, find_file
 from kgate_mirror_server.serve.logapi import LogApi
 from kgate_mirror_server.serve.lookup import Visible
 from kgate_mirror_server.serve.page import kernel_page
 from kgate_mirror_server.serve.target import find_target, no_repo
+from kgate_mirror_server.serve.view import RevisionView
 from kgate_mirror_server.serve.wire import error
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from kgate_mirror_server.serve.access import Access, Caller
     from kgate_mirror_server.serve.blobresponse import BlobSender
@@ -72,6 +74,8 @@ class Router:
         self._reports = reports
         self._log = LogApi(settings.trust)
         self._delegate = delegate
+        self.used: Callable[[Place], None] = lambda _place: None
+        """Told which publication a file was asked of."""
 
     def admit(self, request: Request, parts: Sequence[str]) -> Asked | Answer:
         """Return the request with its lane and caller, or the answer that refuses it."""
@@ -150,6 +154,10 @@ class Router:
         found = find_file(target, revision, "/".join(path))
         if not isinstance(found, FileAnswer):
             return found
+        view = target.revision(revision)
+        if target.found is not None and isinstance(view, RevisionView):
+            kind = str(target.found.repo_type)
+            self.used(Place(kind, str(target.ref), str(view.served), asked.lane))
         if not asked.request.head:
             repo = "/".join(named[1:])
             self._reports.downloaded(asked.request, repo, revision, "/".join(path))

@@ -25,6 +25,7 @@ from granian.server import MPServer
 
 from kgate_core.errors import KgateError, UpstreamError
 from kgate_mirror_server.catalog.bell import Bell
+from kgate_mirror_server.catalog.keeping import SqlKeeping
 from kgate_mirror_server.catalog.lazy import LazyCatalog
 from kgate_mirror_server.catalog.tokens import SqlTokens
 from kgate_mirror_server.serve.access import OpenAccess, TokenAccess
@@ -32,11 +33,14 @@ from kgate_mirror_server.serve.app import create_app
 from kgate_mirror_server.serve.jwts import AccountGrant, JwtAccess
 from kgate_mirror_server.serve.kept import Kept
 from kgate_mirror_server.serve.rsgi import RsgiApp
+from kgate_mirror_server.serve.usage import Usage
 from kgate_mirror_server.store.disk import DiskStore
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
+    from datetime import date
 
+    from kgate_mirror_server.catalog.keeping import Place
     from kgate_mirror_server.catalog.tokens import Token
     from kgate_mirror_server.serve.access import Access
     from kgate_mirror_server.serve.settings import ServeSettings, TlsFiles
@@ -127,6 +131,11 @@ def load(settings: ServeSettings, refresh: Callable[[], None] | None) -> RsgiApp
         refresh=refresh,
     )
     app.bell = Bell(settings.database)
+
+    def keep(places: Iterable[Place], day: date) -> None:
+        SqlKeeping(catalog.engine).use(places, day)
+
+    app.note_usage(Usage(keep, lambda: datetime.now(UTC)))
     return RsgiApp(app)
 
 

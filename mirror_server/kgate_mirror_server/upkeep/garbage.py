@@ -2,7 +2,7 @@
 
 In this order, so that kill -9 at any moment leaves a site that serves what its catalog says:
 1. alone in the store: no sync or import can be about to refer to what is found here;
-2. every publication's record is on the shelf; those whose time is over are retired, one by one;
+2. the records of what stays are on the shelf; publications whose time is over are retired;
 3. everybody who may need a blob is asked anew (see `references`); one who cannot be asked ends it;
 4. blobs that nobody named and that are older than the grace period go, one by one.
 What a publication needed that was retired just now stays until the next run, for clients that are
@@ -16,6 +16,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
 from kgate_core.errors import NotFound
+from kgate_mirror_server.catalog.keeping import Place
 from kgate_mirror_server.ingest.resolve import read_lock
 from kgate_mirror_server.store.occupancy import disk_of
 from kgate_mirror_server.upkeep.references import References, find_references
@@ -78,8 +79,10 @@ def collect_garbage(
         done.fates = decide(publications, config.retention, known, now)
         leaving = [fate.publication for fate in done.retired]
         if not dry_run:
+            gone = {Place.of(item) for item in leaving}
             for item in publications:
-                shelve(mirror.store, item)
+                if Place.of(item) not in gone:
+                    shelve(mirror.store, item)
             for item in leaving:
                 tell(f"retiring {item.repo}@{item.served.short} in lane {item.lane}")
                 mirror.catalog.retire(item)
