@@ -14,7 +14,7 @@ from kgate_core.errors import InvalidInput
 from kgate_core.evidence import Outcome, RuleResult
 from kgate_policy.cel.engine import Kind, Result
 from kgate_policy.expressions.compiling import compile_policy
-from kgate_policy.expressions.model import Action, Failure, Scope
+from kgate_policy.expressions.model import Action, Failure, KernelMatch, Scope
 from kgate_policy.facts.limits import check_facts
 from kgate_policy.facts.schema import VARIABLES
 from kgate_policy.rules import NO_ANSWER
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 MAX_SEEN: Final = 3  # facts named in one answer
 _TEXT: Final = 200  # characters of a value that is shown
 _KERNELS: Final = frozenset({"kernel", "kernels"})
+_ANY: Final = KernelMatch()
 _ROOTS: Final = frozenset(field.name for field in VARIABLES)
 
 
@@ -46,7 +47,7 @@ def judge(
         return ()
     if policy.params is not None:
         around["params"] = policy.params
-    if policy.resources and not _KERNELS & compile_policy(policy).asks:
+    if policy.resources and policy.kernels == _ANY and not _asks_for_kernels(policy):
         # It is about the object alone, whatever kernels go with it.
         return _ask(policy, around | {"now": now}, "")
     if not kernels:
@@ -66,6 +67,10 @@ def judge(
         for kernel in chosen
         for result in _ask(policy, around | {"kernel": kernel}, _label(kernel) if many else "")
     )
+
+
+def _asks_for_kernels(policy: ExpressionPolicy) -> bool:
+    return bool(_KERNELS & compile_policy(policy).asks)
 
 
 def _label(kernel: Facts) -> str:
