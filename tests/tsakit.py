@@ -39,7 +39,7 @@ digests = sha256
 ess_cert_id_alg = sha256
 signer_digest = sha256
 accuracy = secs:1
-clock_precision_digits = 3
+clock_precision_digits = {digits}
 """
 
 
@@ -52,9 +52,11 @@ class LocalAuthority:
     broken: bool = field(default=False)
     days: int = 30
     """How long its certificates last."""
+    digits: int = 3
+    """Decimals of a second. Trailing zeros are left out, which some readers do not expect."""
 
     def __post_init__(self) -> None:
-        (self.folder / "openssl.cnf").write_text(SETTINGS.format(folder=self.folder))
+        (self.folder / "openssl.cnf").write_text(SETTINGS.format(folder=self.folder, digits=self.digits))
         (self.folder / "serial").write_text("01\n")
         kind = (
             ["rsa:2048"]

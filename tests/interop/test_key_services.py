@@ -1,6 +1,6 @@
 """Keys in key services: AWS KMS as moto speaks it, and Vault's transit engine as a stand-in does.
 
-moto is another implementation of the service's API; the stand-in for Vault answers the one request
+moto is another implementation of the service's API (with one thing put right, see SERVE); the stand-in for Vault answers the one request
 that hvac makes for a signature. Neither is the service itself, and those of Google and Azure have
 nothing here that could speak for them.
 """
@@ -35,8 +35,16 @@ VAULT = ("hvac==2.4.0", "securesystemslib==1.6.0", "cryptography")
 # A key service with one signing key in it; ends when its standard input does.
 SERVE = """
 import json, sys, boto3
+from cryptography.hazmat.primitives.asymmetric import ec, utils
+from cryptography.hazmat.primitives.hashes import SHA256
+from moto.kms.utils import ECDSAPrivateKey
 from moto.server import ThreadedMotoServer
 
+def sign(self, message, signing_algorithm):
+    # moto 5.2.5 passes over MessageType and hashes a digest once more; the service does not.
+    return self.private_key.sign(message, ec.ECDSA(utils.Prehashed(SHA256())))
+
+ECDSAPrivateKey.sign = sign
 server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
 server.start()
 host, port = server.get_host_and_port()

@@ -45,7 +45,7 @@ def test_it_accepts_a_keyless_statement_and_refuses_a_changed_one(
 ) -> None:
     manifest = manifest_of()
     statement = vsa_statement(manifest, make_trust().vsa(manifest))
-    with Services(LocalAuthority(tmp_path)).served() as services:
+    with Services(LocalAuthority(tmp_path, digits=0)).served() as services:
         config = services.trust_config(rekor)
         document = json.loads(Keyless(config).sign(statement, services.token))
     root = json.loads(config)["trustedRoot"]

@@ -77,7 +77,7 @@ def test_it_asks_for_the_key_by_our_hint() -> None:
 
 def test_it_reads_our_timestamps_and_holds_them_against_the_keys_time(tmp_path: Path) -> None:
     now = datetime.now(UTC)
-    authority = LocalAuthority(tmp_path)
+    authority = LocalAuthority(tmp_path, digits=0)
     manifest = manifest_of()
     with authority.served() as url:
         stamper = HttpStamper(url, authority.pinned(now))

@@ -27,7 +27,7 @@ def main() -> None:
     statement = vsa_statement(manifest, make_trust().vsa(manifest))
     with (
         tempfile.TemporaryDirectory() as folder,
-        Services(LocalAuthority(Path(folder), days=3650)).served() as services,
+        Services(LocalAuthority(Path(folder), days=3650, digits=0)).served() as services,
     ):
         for version in (1, 2):
             bundle = Keyless(services.trust_config(version)).sign(statement, services.token)
