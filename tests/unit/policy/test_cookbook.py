@@ -80,12 +80,19 @@ def test_the_transcript_of_an_explanation_is_the_real_one() -> None:
     assert policy_page(TEXT) == TEXT
 
 
-def test_the_site_of_the_page_can_be_read(tmp_path: Path) -> None:
-    (block,) = [block for block in BLOCKS if block.kind == "yaml site"]
-    (tmp_path / "kgate.yaml").write_text(block.text)
-    config = load_config(tmp_path / "kgate.yaml")
-    assert [item.gpus for item in config.targets] == [("sm_90", "sm_100"), ("gfx942",), ()]
-    assert config.events.token_file == Path("keys/webhook.token")
+def test_the_sites_of_the_page_can_be_read(tmp_path: Path) -> None:
+    configs = []
+    for block in BLOCKS:
+        if block.kind == "yaml site":
+            (tmp_path / "kgate.yaml").write_text(block.text)
+            configs.append(load_config(tmp_path / "kgate.yaml"))
+    lanes, tenants, fleet, images = configs
+    assert lanes.lanes["production"].profile == "production"
+    assert lanes.lanes["experimental"].policy == Path("policy/experimental.yaml")
+    assert [(item.name, item.repos) for item in tenants.tenants] == [("team-a", ("acme/*",))]
+    assert images.targets[0].device_images == Path("images/vllm.json")
+    assert [item.gpus for item in fleet.targets] == [("sm_90", "sm_100"), ("gfx942",), ()]
+    assert fleet.events.token_file == Path("keys/webhook.token")
 
 
 @pytest.mark.parametrize(
