@@ -23,6 +23,7 @@ from kgate_mirror_server.store.disk import READ_CHUNK
 from kgate_mirror_server.store.occupancy import OccupiedStore
 from kgate_mirror_server.trust.exceptions import Exceptions, read_exceptions
 from kgate_mirror_server.trust.files import read_pinned, read_trust
+from kgate_mirror_server.trust.withheld import with_withheld
 from kgate_signer.attest import Attestor
 from kgate_signer.keys import (
     ANY,
@@ -189,6 +190,13 @@ class Mirror:
         return APPROVED if self.config.approved_algorithms else ANY
 
     def trusted(self, now: datetime) -> TrustedRoot:
+        """Return this site's own trust metadata as the mirror obeys it.
+
+        To what is signed come revocations that still wait for the root key.
+        """
+        return with_withheld(self.signed_trust(now), self.config.path(self.config.trust))
+
+    def signed_trust(self, now: datetime) -> TrustedRoot:
         """Return this site's own trust metadata, verified from the root that pods pin."""
         folder = self.config.path(self.config.trust)
         documents = read_trust(folder)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from kgate_core.digest import Digest
 from kgate_core.errors import (
     Conflict,
     IntegrityError,
@@ -16,16 +17,20 @@ from kgate_core.errors import (
     NotFound,
     TrustError,
 )
+from kgate_mirror_server.bundle.contents import check_attestations
 from kgate_mirror_server.bundle.document import BUNDLE, BundleDocument
 from kgate_mirror_server.bundle.exporting import Wish, plan_bundle, write_again
 from kgate_mirror_server.bundle.inspecting import inspect_bundle
 from kgate_mirror_server.bundle.receipts import check_receipt
 from kgate_mirror_server.bundle.receiving import PartState
+from kgate_mirror_server.bundle.revoking import Revocations
 from kgate_mirror_server.bundle.sealed import Sealed
 from kgate_mirror_server.bundle.senders import pin_receiver, senders
 from kgate_mirror_server.ingest.sync import refresh_trust
+from kgate_mirror_server.serve.trustfolder import TrustFolder
 from kgate_mirror_server.store.disk import DiskStore
 from kgate_mirror_server.trust.files import read_pinned, read_trust, write_trust
+from kgate_mirror_server.trust.withheld import read_withheld
 from kgate_signer.keys import FileKey
 from kgate_signer.trustchanges import revoke_digest
 from kgate_signer.trustwriter import Offline, refresh_timestamp
@@ -35,8 +40,6 @@ from tests.sitekit import CONNECTED, ISLAND, REPO, Site, time_now
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from kgate_core.digest import Digest
 
 
 @pytest.fixture(scope="module")
@@ -72,8 +75,6 @@ def test_what_the_connected_site_published_the_island_publishes_under_its_own_ke
     # The decision that is served was signed anew: no signature of the sender is published.
     assert not set(ours.variants[0].bundles) & set(theirs.variants[0].bundles)
     mirror = world.island.mirror()
-    from kgate_mirror_server.bundle.contents import check_attestations
-
     trusted = mirror.trusted(time_now())
     assert trusted.site == ISLAND
     assert check_attestations(mirror, theirs, theirs.variants[0], trusted, time_now()) is None
@@ -247,26 +248,111 @@ def test_a_revocation_crosses_with_any_single_part_before_anything_is_published(
     (left_out,) = exported.plan.left_out
     assert left_out.reason.startswith(f"the variant ({manifest}) is revoked since")
     done = world.bring(disc)
-    assert done.revoked == (manifest,)
+    assert done.revocations.revoked == (manifest,)
+    assert done.revocations.unsigned == ()
     mirror = world.island.mirror()
     refresh_trust(mirror, time_now())
     said = mirror.trusted(time_now()).revoked_digests[manifest]
     assert said.reason == f"CVE-2026-31337 (revoked by {CONNECTED})"
-    assert world.bring(disc).revoked == ()
+    assert world.bring(disc).revocations == Revocations()
 
 
-def test_without_the_root_key_a_revocation_stops_the_import_instead_of_being_lost(
-    world: World,
+def test_without_the_root_key_a_revocation_counts_on_the_mirror_and_waits_for_a_signature(
+    world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (manifest,) = world.connected.manifests()
-    world.export(world.disc / "first")
-    revoke(world.connected, manifest)
     world.export()
-    (world.island.folder / "keys" / "root.pem").rename(world.island.folder / "root.pem")
-    with pytest.raises(TrustError, match="revoked 1 digests") as caught:
-        world.bring()
-    assert "keys.root" in caught.value.hint
-    assert not world.island.publications()
+    world.bring()
+    (manifest,) = world.connected.manifests()
+    revoke(world.connected, manifest)
+    world.export(tmp_path / "second")
+    root_key = world.island.folder / "keys" / "root.pem"
+    root_key.rename(tmp_path / "root.pem")
+    arguments = ("bundle", "import", str(tmp_path / "second"), "--receipt-dir", str(tmp_path))
+    assert world.island.kgate(*arguments) == 1
+    said = capsys.readouterr().out
+    assert "kgate trust update" in said
+    assert "pods that have a copy do not know yet" in said
+    mirror = world.island.mirror()
+    # Nobody gets it from this mirror any more; what is signed says nothing yet.
+    assert manifest not in mirror.signed_trust(time_now()).revoked_digests
+    assert manifest in mirror.trusted(time_now()).revoked_digests
+    assert manifest in TrustFolder(world.island.folder / "trust").load(time_now()).revoked_digests
+    item = world.island.publications()[0]
+    refused = check_attestations(
+        mirror, item, item.variants[0], mirror.trusted(time_now()), time_now()
+    )
+    assert refused is not None
+    assert "is revoked since" in refused
+    # Nor does it come back with a bundle in which it is still allowed by name.
+    assert world.bring(tmp_path / "second").revocations.unsigned == (manifest,)
+    assert world.island.kgate("trust", "update") != 0
+    # A person brings the key.
+    (tmp_path / "root.pem").rename(root_key)
+    assert world.island.kgate("trust", "update") == 0
+    assert f"(revoked by {CONNECTED})" in capsys.readouterr().out
+    signed = world.island.mirror().signed_trust(time_now()).revoked_digests
+    assert signed[manifest].reason == f"CVE-2026-31337 (revoked by {CONNECTED})"
+    assert read_withheld(world.island.folder / "trust") == {}
+    assert world.island.kgate(*arguments) == 0
+
+
+@pytest.mark.parametrize("signed", [True, False])
+def test_what_the_sender_reinstates_comes_back_with_its_next_bundle(
+    world: World, tmp_path: Path, *, signed: bool
+) -> None:
+    world.export()
+    world.bring()
+    (manifest,) = world.connected.manifests()
+    revoke(world.connected, manifest)
+    world.export(tmp_path / "second")
+    root_key = world.island.folder / "keys" / "root.pem"
+    if not signed:
+        root_key.rename(tmp_path / "root.pem")
+    world.bring(tmp_path / "second")
+    assert world.connected.kgate("reinstate", str(manifest)) == 0
+    world.export(tmp_path / "third")
+    done = world.bring(tmp_path / "third")
+    assert done.revocations.reinstated == (manifest,)
+    mirror = world.island.mirror()
+    assert manifest not in mirror.trusted(time_now()).revoked_digests
+    item = world.island.publications()[0]
+    trusted = mirror.trusted(time_now())
+    assert check_attestations(mirror, item, item.variants[0], trusted, time_now()) is None
+    # The rules of import hold as ever: the disc with the revocation is older than this one.
+    with pytest.raises(Conflict, match="taken in already"):
+        world.bring(tmp_path / "second")
+
+
+def test_a_signed_revocation_goes_only_with_the_root_key_and_the_islands_own_never(
+    world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    world.export()
+    world.bring()
+    (manifest,) = world.connected.manifests()
+    revoke(world.connected, manifest)
+    world.export(tmp_path / "second")
+    world.bring(tmp_path / "second")
+    own = Digest.of(b"found bad on the island")
+    assert world.island.kgate("revoke", str(own), "--reason", "our own finding") == 0
+    world.connected.kgate("reinstate", str(manifest))
+    world.export(tmp_path / "third")
+    root_key = world.island.folder / "keys" / "root.pem"
+    root_key.rename(tmp_path / "root.pem")
+    arguments = ("bundle", "import", str(tmp_path / "third"), "--receipt-dir", str(tmp_path))
+    assert world.island.kgate(*arguments) == 1
+    assert "here they still count" in capsys.readouterr().out
+    assert manifest in world.island.mirror().trusted(time_now()).revoked_digests
+    (tmp_path / "root.pem").rename(root_key)
+    assert world.bring(tmp_path / "third").revocations.reinstated == (manifest,)
+    assert set(world.island.mirror().trusted(time_now()).revoked_digests) == {own}
+
+
+def test_an_edited_list_of_withheld_digests_means_that_nothing_is_believed(world: World) -> None:
+    (world.island.folder / "trust" / "withheld.json").write_text("{}")
+    with pytest.raises(InvalidInput):
+        world.island.mirror().trusted(time_now())
+    with pytest.raises(InvalidInput):
+        TrustFolder(world.island.folder / "trust").load(time_now())
 
 
 def test_the_islands_own_policy_denies_what_the_sender_allowed(world: World) -> None:
@@ -399,8 +485,6 @@ def test_segments_joined_by_hand_are_the_blob(world: World, tmp_path: Path) -> N
         subprocess.run(["tar", "-xf", str(part), "-C", str(tmp_path)], check=True)
     (cut,) = (tmp_path / "segments").iterdir()
     data = b"".join(path.read_bytes() for path in sorted(cut.iterdir()))
-    from kgate_core.digest import Digest
-
     assert Digest.of(data).hex == cut.name
 
 

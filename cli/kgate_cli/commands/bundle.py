@@ -168,7 +168,8 @@ def import_command(
     """Take in parts, in any order and as often as needed; publish once all are there.
 
     Every byte is verified, this site's own policy decides, and its own keys sign. Exit code 1
-    means that a part is damaged or missing, or that something was denied.
+    means that a part is damaged or missing, that something was denied, or that a revocation waits
+    for the root key.
 
     \b
     Examples:
@@ -187,6 +188,7 @@ def import_command(
         path = None if done.receipt is None else _write_receipt(mirror, done.receipt, receipt_dir)
     errors = [failure.error for failure in done.result.failures]
     incomplete = done.receipt is None or bool(done.refused) or bool(done.result.denied)
+    incomplete |= bool(done.revocations.unsigned or done.revocations.still_revoked)
     code = exits.worst(errors, refused=incomplete)
     output.result("bundle-import", imported_json(done, path), ok=code == exits.YES)
     show_imported(output, done, path)

@@ -1,8 +1,9 @@
 """The folder of trust metadata that the mirror serves and itself believes.
 
-Files: `N.root.json` for every root version, `timestamp.json`, `snapshot.json`, `targets.json`.
-Others write them; a change is seen at the next look. The lowest root is the pinned one here: the
-folder is the mirror's own, whereas pods bring their root along.
+Files: `N.root.json` for every root version, `timestamp.json`, `snapshot.json`, `targets.json`;
+`withheld.json` is obeyed but never served. Others write them; a change is seen at the next look.
+The lowest root is the pinned one here: the folder is the mirror's own, whereas pods bring their
+root along.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 from kgate_core.errors import TrustError
 from kgate_core.trust import TrustDocuments, load
 from kgate_core.tuf import MAX_METADATA
+from kgate_mirror_server.trust.withheld import NAME, with_withheld
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -47,7 +49,7 @@ class TrustFolder:
         found = []
         try:
             for path in sorted(self._folder.iterdir()):
-                if path.name in _ONLINE or _ROOT.fullmatch(path.name):
+                if path.name in {*_ONLINE, NAME} or _ROOT.fullmatch(path.name):
                     seen = path.stat()
                     found.append((path.name, seen.st_size, seen.st_mtime_ns))
         except OSError:
@@ -70,7 +72,7 @@ class TrustFolder:
             )
         roots = [self._needed(f"{number}.root.json") for number in numbers]
         documents = TrustDocuments(roots[1:], *(self._needed(name) for name in _ONLINE))
-        return load(roots[0], documents, now=now)
+        return with_withheld(load(roots[0], documents, now=now), self._folder)
 
     def _needed(self, name: str) -> bytes:
         data = self.document(name)

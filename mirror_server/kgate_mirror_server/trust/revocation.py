@@ -38,7 +38,7 @@ def revoke(mirror: Mirror, reference: str, reason: str, now: datetime) -> list[N
     A digest may be one that this site never saw: an advisory can name it before it comes in.
     """
     named = _named(mirror, reference)
-    revoked = mirror.trusted(now).revoked_digests
+    revoked = mirror.signed_trust(now).revoked_digests
     fresh = [item for item in named if item.digest not in revoked]
     if not fresh:
         raise Conflict(f"{reference} is revoked already")
@@ -54,7 +54,7 @@ def revoke(mirror: Mirror, reference: str, reason: str, now: datetime) -> list[N
 
 def reinstate(mirror: Mirror, reference: str, now: datetime) -> list[Named]:
     """Take revocations back; raises NotFound if nothing of it is revoked."""
-    revoked = mirror.trusted(now).revoked_digests
+    revoked = mirror.signed_trust(now).revoked_digests
     back = [item for item in _named(mirror, reference) if item.digest in revoked]
     if not back:
         raise NotFound(f"{reference} is not revoked")

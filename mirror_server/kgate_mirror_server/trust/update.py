@@ -15,7 +15,8 @@ from kgate_core.tuf import Role
 from kgate_mirror_server.trust.files import changing, read_pinned, read_trust, write_trust
 from kgate_mirror_server.trust.floors import floor_changes, floors_of
 from kgate_mirror_server.trust.founding import ADMIT
-from kgate_signer.trustchanges import add_authority, set_lane
+from kgate_mirror_server.trust.withheld import read_withheld, release
+from kgate_signer.trustchanges import add_authority, revoke_digest, set_lane
 from kgate_signer.trustwriter import (
     HARD_STALENESS,
     SOFT_STALENESS,
@@ -78,13 +79,21 @@ def plan_update(mirror: Mirror, now: datetime, *, only: bool) -> tuple[list[Lane
         changes += [Change(name, what) for what in floor_changes(before, after)]
         if after != trusted.lanes.get(name):
             lanes.append(after)
+    waiting = read_withheld(config.path(config.trust))
+    changes += [Change("*", f"revokes {d}: {i.revocation.reason}") for d, i in waiting.items()]
     if (authority := _new_authority(mirror, trusted, now)) is not None:
         changes.append(Change("*", f"believes the timestamps of {authority.name}"))
     return lanes, changes
 
 
 def apply_update(mirror: Mirror, lanes: list[Lane], now: datetime) -> None:
-    """Sign and write lanes and timestamp authority; needs the root key and the timestamp key."""
+    """Sign and write lanes, timestamp authority and revocations that waited for the root key.
+
+    Needs the root key and the timestamp key.
+    """
+    folder = mirror.config.path(mirror.config.trust)
+    signed = mirror.signed_trust(now).revoked_digests
+    waiting = read_withheld(folder)
     authority = _new_authority(mirror, mirror.trusted(now), now)
 
     def change(trust: TrustSet, by: Offline) -> TrustSet:
@@ -92,9 +101,13 @@ def apply_update(mirror: Mirror, lanes: list[Lane], now: datetime) -> None:
             trust = add_authority(trust, authority, by, now=now)
         for lane in lanes:
             trust = set_lane(trust, lane, by, now=now)
+        for digest, item in waiting.items():
+            if digest not in signed:
+                trust = revoke_digest(trust, digest, item.revocation.reason, by, now=now)
         return trust
 
     sign_change(mirror, change, now)
+    release(folder, waiting)
 
 
 def sign_change(
