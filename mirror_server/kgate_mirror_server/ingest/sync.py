@@ -168,6 +168,7 @@ def sync(
             result.failures.append(Failure(pin, exc))
             continue
         result.kernels.append(done)
+    standings.write()
     if sign:
         result.models = admit_models(mirror, now, source.progress, tell)
     result.fetched_bytes = source.all_fetched + result.models.fetched_bytes
