@@ -100,6 +100,8 @@ class ServeApp:
         self._next_refresh = 0.0
         self._usage: Usage | None = None
         self._admin = AdminApi(source)
+        # Where all callers see the same, an answer may be kept as long as the snapshot lasts.
+        self.same_for_all = isinstance(access, OpenAccess) and not settings.marked_lanes
         limits = settings.limits
         self._rate = (
             None
@@ -116,17 +118,18 @@ class ServeApp:
                 await self._live(receive, send)
             case "http":
                 request = Request(scope, receive)
-                if self._rate is not None and (wait := self._over_rate(scope)):
+                if wait := self.over_rate(str(scope.get("client")), scope["path"]):
                     await _too_many(wait).send(request, send)
                 else:
                     await self._respond(request, Watched(send))
             case _:
                 await send({"type": "websocket.close", "code": 1000})
 
-    def _over_rate(self, scope: Scope) -> float:
-        if self._rate is None or scope["path"] in _HEALTH:
+    def over_rate(self, client: str, path: str) -> float:
+        """Count a request of `address:port`; return 0, or the seconds that it should wait."""
+        if self._rate is None or path in _HEALTH:
             return 0.0
-        return self._rate.wait(str(scope.get("client")), time.monotonic())
+        return self._rate.wait(client, time.monotonic())
 
     async def _respond(self, request: Request, send: Watched) -> None:
         parts = request.segments or []

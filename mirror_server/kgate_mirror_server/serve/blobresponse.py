@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 from kgate_core.errors import IntegrityError, NotFound
 from kgate_mirror_server.serve.ranges import MAX_RANGES, Span, Unsatisfiable, parse_ranges
 from kgate_mirror_server.serve.settings import SendFile
-from kgate_mirror_server.serve.wire import FILE_RANGE, PATHSEND, Answer, Header, error, matches
+from kgate_mirror_server.serve.wire import FILE_RANGE, FIXED, PATHSEND, Answer, Header, error, matches
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -81,6 +81,7 @@ class BlobSender:
             return await _send(Answer(304, headers=common), request, send)
         if request.head:
             length = (b"content-length", b"%d" % file.size)
+            request.scope[FIXED] = True
             await _start(send, 200, (_TYPE, length, *common))
             await send({"type": "http.response.body", "body": b""})
             return 200
@@ -141,6 +142,7 @@ class BlobSender:
     ) -> None:
         await _start(send, 200, (_TYPE, (b"content-length", b"%d" % size), *headers))
         if path is None:
+            request.scope[FIXED] = True
             await send({"type": "http.response.body", "body": data or b""})
         elif self.how is SendFile.PATHSEND and request.offers(PATHSEND):
             await send({"type": PATHSEND, "path": str(path)})

@@ -34,6 +34,8 @@ HELP: Final = {
 _FIELDS: Final = ("kernels", "hf_hub", "torch", "python", "backend", "platform")
 _FIELD: Final = re.compile(r"([a-z_]+)/([A-Za-z0-9.+_-]{1,40})")
 _OTHER: Final = tuple((field, "other") for field in _FIELDS)
+_FILE: Final = ("kgate_requests_total", (("part", "file"), ("status", "200")))
+_BYTES: Final[tuple[str, Labels]] = ("kgate_sent_bytes_total", ())
 
 Labels = tuple[tuple[str, str], ...]
 Sample = tuple[str, Labels, float]
@@ -50,6 +52,12 @@ class Metrics:
     def count(self, name: str, labels: Labels = (), by: int = 1) -> None:
         """Add to a counter; `labels` come from closed sets."""
         self._counts[name, labels] += by
+
+    def sent_file(self, announced: int) -> None:
+        """Count a whole file that was sent, or its head, as `traffic.count` does."""
+        self._counts[_FILE] += 1
+        if announced:
+            self._counts[_BYTES] += announced
 
     def client(self, user_agent: str) -> None:
         """Count a client by the versions that its user agent names."""

@@ -1,28 +1,34 @@
 """Puts the ASGI application on granian's own interface, RSGI, which sends files and ranges itself.
 
-One message for a small answer instead of two, and a range of a file as fast as the whole.
-Specification: RSGI 1.6 of granian. Nothing is decided here.
+One message for a small answer instead of two, and a range of a file as fast as the whole. Answers
+that depend on nothing but snapshot and path are kept until the next snapshot, where all callers
+see the same. Specification: RSGI 1.6 of granian. Nothing is decided here.
 """
 
 from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from granian._granian import RSGIProtocolClosed as ProtocolClosed
 from granian._granian import RSGIProtocolError as ProtocolError
 
 from kgate_core.errors import InvalidInput
-from kgate_mirror_server.serve.wire import FILE_RANGE, PATHSEND
+from kgate_mirror_server.serve.wire import FILE_RANGE, FIXED, PATHSEND
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable
 
     from kgate_mirror_server.serve.app import ServeApp
+    from kgate_mirror_server.serve.snapshot import Snapshot
     from kgate_mirror_server.serve.wire import Message
 
 _EXTENSIONS: Final[dict[str, dict[str, str]]] = {PATHSEND: {}, FILE_RANGE: {}}
+
+_FIRST: Final = ("/metadata.json", "/config.json")
+MAX_FIXED: Final = 4096  # kept answers; their bodies are those of the small-file cache
 
 Headers = list[tuple[str, str]]
 
@@ -62,6 +68,8 @@ class RsgiApp:
     def __init__(self, app: ServeApp) -> None:
         self._app = app
         self._watching: asyncio.Task[None] | None = None
+        self._snapshot: Snapshot | None = None
+        self._fixed: dict[tuple[str, str], _Fixed] = {}
 
     def __rsgi_init__(self, loop: asyncio.AbstractEventLoop) -> None:
         """Take the first snapshot before the first request, then keep looking."""
@@ -79,9 +87,57 @@ class RsgiApp:
         """Answer one request."""
         if scope.proto != "http":
             return
-        exchange = _Exchange(connection)
-        with suppress(ProtocolClosed):  # the client went away
-            await self._app(_translate(scope), exchange.receive, exchange.send)
+        if (fixed := self._find(scope)) is not None:
+            with suppress(ProtocolClosed):  # the client went away
+                fixed.send(connection)
+            self._app.metrics.sent_file(fixed.announced)
+            return
+        exchange, snapshot = _Exchange(connection), self._app.source.current
+        asgi = _translate(scope)
+        with suppress(ProtocolClosed):
+            await self._app(asgi, exchange.receive, exchange.send)
+        if FIXED in asgi and exchange.whole is not None and snapshot is self._snapshot:
+            self._keep(scope, exchange.whole)
+
+    def _find(self, scope: _Scope) -> _Fixed | None:
+        """Return the kept answer to a request if it is the answer to this very one."""
+        app = self._app
+        if self._snapshot is not app.source.current:
+            self._snapshot, self._fixed = app.source.current, {}
+        fixed = self._fixed.get((scope.method, scope.path))
+        if fixed is None or scope.query_string:
+            return None
+        headers = scope.headers
+        if "range" in headers or "if-none-match" in headers:
+            return None
+        return None if app.over_rate(scope.client, scope.path) else fixed
+
+    def _keep(self, scope: _Scope, answer: _Fixed) -> None:
+        # What clients ask for first is never kept: by it use is noted and reports are awaited.
+        first = scope.path.endswith(_FIRST)
+        if self._app.same_for_all and not scope.query_string and not first:
+            if len(self._fixed) >= MAX_FIXED:
+                self._fixed.clear()
+            announced = 0 if scope.method == "HEAD" else answer.announced
+            self._fixed[scope.method, scope.path] = replace(answer, announced=announced)
+
+
+@dataclass(frozen=True, slots=True)
+class _Fixed:
+    """A whole answer of one message."""
+
+    status: int
+    headers: Headers
+    body: bytes
+    announced: int
+    """Bytes of body that count as sent."""
+
+    def send(self, connection: _Connection) -> None:
+        """Send it."""
+        if self.body:
+            connection.response_bytes(self.status, self.headers, self.body)
+        else:
+            connection.response_empty(self.status, self.headers)
 
 
 class _Exchange:
@@ -93,6 +149,8 @@ class _Exchange:
         self._status = 0
         self._headers: Headers = []
         self._stream: _Stream | None = None
+        self.whole: _Fixed | None = None
+        """The answer, if it went out in one message."""
 
     async def receive(self) -> Message:
         """Return the next part of the body."""
@@ -129,10 +187,8 @@ class _Exchange:
 
     async def _send_body(self, body: bytes, *, more: bool) -> None:
         if self._stream is None and not more:
-            if body:
-                self._connection.response_bytes(self._status, self._headers, body)
-            else:
-                self._connection.response_empty(self._status, self._headers)
+            self.whole = _Fixed(self._status, self._headers, body, len(body))
+            self.whole.send(self._connection)
             return
         if self._stream is None:
             self._stream = self._connection.response_stream(self._status, self._headers)

@@ -28,6 +28,8 @@ PATHSEND: Final = "http.response.pathsend"
 """The ASGI extension by which the server sends a whole file."""
 FILE_RANGE: Final = "kgate.response.filerange"
 """Our own, by which it sends a part of one: path, start and end (exclusive); see `rsgi`."""
+FIXED: Final = "kgate.fixed"
+"""Set in the scope of a request whose answer depends on nothing but the snapshot and the path."""
 MAX_PATH: Final = 4096  # bytes of a raw path; a manifest path has at most 1,024
 MAX_QUERY: Final = 4096  # bytes of a query string
 MAX_FIELDS: Final = 100  # fields in one query string
