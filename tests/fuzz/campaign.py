@@ -33,7 +33,9 @@ def fuzz_one(name: str, arguments: list[str]) -> None:
 
     with atheris.instrument_imports(include=["kgate_scanner", "kgate_core"]):
         from tests.fuzz.readers import READERS  # instrumented while imported
-    atheris.Setup([name, *arguments], READERS[name].read)
+    # libFuzzer starts itself again to merge: its first argument has to be a command that works.
+    again = f"{sys.executable} -m tests.fuzz.campaign --one {name} --"
+    atheris.Setup([again, *arguments], READERS[name].read)
     atheris.Fuzz()
 
 
