@@ -152,3 +152,21 @@ def test_what_was_found_bears_the_ingest_key_and_the_decision_the_admit_key(
     assert f"by ingest:{hints['ingest']}" in by[IMPORT_TYPE]
     # An SBOM whose signer is not believed any more and that no decision names is not believed.
     assert all(item["ok"] for item in verdict["evidence"])
+
+
+@pytest.mark.parametrize(("words", "code"), [(("--no-refresh",), 0), ((), 4)])
+def test_who_serves_needs_no_key_if_somebody_else_refreshes(
+    site: Site,
+    monkeypatch: pytest.MonkeyPatch,
+    words: tuple[str, ...],
+    code: int,
+) -> None:
+    assert site.kgate("sync") == 0
+    started: list[object] = []
+
+    def run(_settings: object, *, refresh: object) -> None:
+        started.append(refresh)
+
+    monkeypatch.setattr("kgate_mirror_server.serve.server.run", run)
+    assert as_ingest(site, "serve", *words) == code
+    assert started == ([None] if code == 0 else [])

@@ -19,10 +19,20 @@ if TYPE_CHECKING:
 @click.command()
 @click.option("--host", help="Address to listen on, instead of the configured one.")
 @click.option("--port", type=click.IntRange(1, 65535), help="Port, instead of the configured one.")
+@click.option("--no-refresh", is_flag=True, help="Open no key: others run `kgate trust refresh`.")
 @config_option
 @json_option
-def command(host: str | None, port: int | None, config_path: Path, output: Output) -> int:
+def command(
+    host: str | None,
+    port: int | None,
+    no_refresh: bool,  # noqa: FBT001  # click passes flags by name
+    config_path: Path,
+    output: Output,
+) -> int:
     """Serve what was published to stock Hub clients, until interrupted.
+
+    With --no-refresh it holds no key at all: another process that shares the folder trust/ signs
+    the timestamp, once a minute or so. Pods report metadata that is five minutes old.
 
     \b
     Examples:
@@ -35,13 +45,14 @@ def command(host: str | None, port: int | None, config_path: Path, output: Outpu
         settings = mirror.serve_settings(host=host, port=port)
         variants = _published(mirror, output)
         # Opened before the server starts: a missing key is said now, not a day later.
-        mirror.key(mirror.config.keys.timestamp)
+        if not no_refresh:
+            mirror.key(mirror.config.keys.timestamp)
         mirror.audit.add("serve", {"host": settings.host, "port": settings.port})
         url = f"http://{settings.host}:{settings.port}"
         output.result("serve", {"url": url, "kernels": len(variants), "variants": sum(variants)})
         output.say(f"Serving {len(variants)} kernels ({sum(variants)} variants) on {url}")
         output.say(f"  export HF_ENDPOINT={url}")
-        run(settings, refresh=partial(_refresh, mirror))
+        run(settings, refresh=None if no_refresh else partial(_refresh, mirror))
     return 0
 
 
