@@ -64,6 +64,14 @@ ROWS: Final = (
         "test_it_accepts_a_keyless_statement_and_refuses_a_changed_one",
     ),
     Row(
+        "npm `@sigstore/verify`",
+        "4.1.3",
+        "stored keyless bundles of 2026, Rekor v1 and v2",
+        "accepts",
+        "tests/interop/test_npm_keyless.py",
+        "test_it_accepts_the_stored_bundles",
+    ),
+    Row(
         "`model_signing verify key`",
         "1.1.1",
         "model signature over a variant's folder",
@@ -86,6 +94,14 @@ ROWS: Final = (
         "accepts",
         "tests/unit/signer/test_keyless.py",
         "test_what_an_identity_signed_is_believed_and_its_exact_bytes_come_back",
+    ),
+    Row(
+        "`sigstore` (Python)",
+        "installed",
+        "stored keyless bundles of 2026, Rekor v1 and v2",
+        "accepts",
+        "tests/unit/signer/test_keyless_stored.py",
+        "test_the_library_itself_accepts_it_without_our_code",
     ),
     Row(
         "securesystemslib",
