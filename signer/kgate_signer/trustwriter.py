@@ -150,16 +150,24 @@ def create(
 
 
 def refresh_timestamp(
-    trust: TrustSet, key: KeyProvider, *, now: datetime, log_head: str | None = None
+    trust: TrustSet,
+    key: KeyProvider,
+    *,
+    now: datetime,
+    log_head: str | None = None,
+    at_least: int = 0,
 ) -> TrustSet:
     """Vouch that these documents are the newest; keeps the log's head if none is given.
+
+    The version is the next one, or `at_least` that: after a loss nobody knows how many there were.
 
     Reads everything back as a pod does: raises TrustError or InvalidInput if a pod would refuse.
     """
     previous = read_document(trust.timestamp, Timestamp).signed
     if log_head is None:
         log_head = strictjson.take(_own(previous), "logHead", str, what="timestamp.json")
-    return _with_timestamp(trust, previous.version + 1, log_head, key, now)
+    version = max(previous.version + 1, at_least)
+    return _with_timestamp(trust, version, log_head, key, now)
 
 
 def change_targets(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -11,13 +12,11 @@ from kgate_cli.commands.oci import open_registry, registry_options
 from kgate_cli.options import config_option, json_option, now, open_mirror
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from kgate_cli.output import Output
 
 
 @click.command()
-@click.option("--from", "source", required=True, metavar="oci://HOST[/NAMESPACE]")
+@click.option("--from", "source", required=True, metavar="DIR|oci://HOST[/NS]")
 @registry_options
 @config_option
 @json_option
@@ -27,15 +26,19 @@ def command(
     output: Output,
     **access: Any,  # noqa: ANN401  # the options of `registry_options`
 ) -> int:
-    """Fill an empty site again from the registry to which it pushed.
+    """Fill an empty catalog again: from the blob store, or from the registry to which it pushed.
 
     Needs the site's own kgate.yaml, policy, trust folder and keys. Only what this site signed
-    itself comes back; scanner and policy are asked again.
+    itself comes back. From a registry, scanner and policy are asked again; from a store's folder,
+    the signed publication log says what was published, and the same digests are served.
 
     \b
-    Example:
+    Examples:
+      kgate rebuild --from kgate-data
       kgate rebuild --from oci://registry.bank.internal/kernels
     """
+    if not source.startswith("oci://"):
+        return _from_store(Path(source), config_path, output)
     from kgate_mirror_server.oci.rebuild import rebuild
 
     with open_mirror(config_path, acts=True) as mirror, output.progress("rebuild") as (count, tell):
@@ -62,3 +65,25 @@ def command(
         output.say(f"{failure.pin}: {failure.error.message}")
     output.say(f"{result.approved} variants are published again, {result.denied} were denied.")
     return code
+
+
+def _from_store(source: Path, config_path: Path, output: Output) -> int:
+    from kgate_mirror_server.upkeep.refill import refill
+
+    if not (source / "blobs").is_dir():
+        raise click.UsageError(f"{source} is no store: it has no folder blobs/")
+    with open_mirror(config_path, acts=True) as mirror:
+        done = refill(mirror, source.absolute(), now(), tell=output.note)
+    output.result(
+        "rebuild",
+        {
+            "publications": done.publications,
+            "variants": done.variants,
+            "left_out": [{"what": what, "reason": reason} for what, reason in done.left_out],
+        },
+        ok=not done.left_out,
+    )
+    for what, reason in done.left_out:
+        output.plain(f"left out: {what}: {reason}")
+    output.say(f"{done.publications} publications ({done.variants} variants) are served again.")
+    return exits.NO if done.left_out else exits.YES

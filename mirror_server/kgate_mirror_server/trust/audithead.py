@@ -57,7 +57,7 @@ def read_head(folder: Path) -> Head | None:
     path = folder / FILE_NAME
     if not path.exists():
         return None
-    keys = _timestamp_keys(folder)
+    keys = timestamp_keys(folder)
     sealed = Sealed.parse(path.read_bytes(), KIND)
     sealed.check(keys.get)
     return _head(sealed)
@@ -74,7 +74,7 @@ def _head(sealed: Sealed) -> Head:
     )
 
 
-def _timestamp_keys(folder: Path) -> dict[str, PublicKey]:
+def timestamp_keys(folder: Path) -> dict[str, PublicKey]:
     """Return the keys that ever held the timestamp role: a rotation leaves an older head valid."""
     found: dict[str, PublicKey] = {}
     for data in read_trust(folder).roots:
