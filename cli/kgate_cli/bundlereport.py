@@ -124,6 +124,10 @@ def imported_json(done: Imported, receipt: Path | None) -> dict[str, Any]:
         "new_bytes": done.received.new_bytes,
         "missing": [str(digest) for digest in (*done.received.missing, *done.missing)],
         "revoked": [str(digest) for digest in done.revoked],
+        "feeds": {
+            "taken": list(done.feeds.taken),
+            "left": [{"feed": name, "reason": why} for name, why in done.feeds.left],
+        },
         "refused": [{"what": item.what, "reason": item.reason} for item in done.refused],
         "published": done.receipt is not None,
         "approved": done.result.approved,
@@ -167,7 +171,15 @@ def show_imported(output: Output, done: Imported, receipt: Path | None) -> None:
         )
 
 
+def _show_feeds(output: Output, done: Imported) -> None:
+    for name in done.feeds.taken:
+        output.plain(f"advisories: feed {name} was taken in")
+    for name, why in done.feeds.left:
+        output.plain(f"advisories: feed {name} was left out: {why}")
+
+
 def _show_decisions(output: Output, done: Imported) -> None:
+    _show_feeds(output, done)
     for left in done.refused:
         output.say(f"refused: {left.what}: {left.reason}")
     for waits in done.result.waiting:

@@ -20,6 +20,7 @@ from kgate_core.statement import Statement
 from kgate_core.verify import Expected, Rejected, verify
 from kgate_mirror_server.bundle.carried import carry
 from kgate_mirror_server.bundle.layout import BLOCK, HeadFile
+from kgate_mirror_server.feeds.carrying import snapshot_bytes
 from kgate_mirror_server.oci.shape import (
     INDEX,
     REF_NAME,
@@ -72,10 +73,15 @@ class Contents:
     policy: Digest
     policy_size: int
     head: tuple[HeadFile, ...]
+    feed: Digest | None = None
+    """The snapshot of advisory feeds, if there is one."""
+    feed_size: int = 0
 
     def blobs(self, held: Container[Digest]) -> dict[Digest, int]:
         """Return every blob to write, documents first, less what the receiver holds."""
         small = {self.policy: self.policy_size}
+        if self.feed is not None:
+            small[self.feed] = self.feed_size
         files: dict[Digest, int] = {}
         for item in self.items:
             if item.document in held:
@@ -120,13 +126,15 @@ def gather(
         ("oci-layout", _OCI_LAYOUT),
         ("index.json", strictjson.dumps(index)),
     ]
-    policy = _read_policy(mirror)
+    policy, feed = _read_policy(mirror), snapshot_bytes(mirror)
     return Contents(
         tuple(items),
         tuple(left_out),
         keep(policy),
         len(policy),
         tuple(_head_file(name, data, keep) for name, data in head),
+        None if feed is None else keep(feed),
+        0 if feed is None else len(feed),
     )
 
 

@@ -59,6 +59,8 @@ class BundleDocument:
     head: tuple[HeadFile, ...]
     parts: tuple[tuple[Entry, ...], ...]
     base: Base | None = None
+    feed: Digest | None = None
+    """The sender's snapshot of advisory feeds; a receiver takes of it what counts there."""
 
     @property
     def blobs(self) -> dict[Digest, int]:
@@ -87,6 +89,7 @@ class BundleDocument:
             "created": write_time(self.created),
             "base": self.base.to_json() if self.base else None,
             "policy": str(self.policy) if self.policy else None,
+            **({} if self.feed is None else {"feed": str(self.feed)}),
             "publications": [str(digest) for digest in self.publications],
             "head": [
                 {"path": item.path, "digest": str(item.digest), "size": item.size}
@@ -100,7 +103,7 @@ class BundleDocument:
         """Read what `to_json` wrote; raises InvalidInput, also if segments do not make a blob."""
         what = BUNDLE.name
         known = {"schema", "site", "sequence", "created", "base", "policy", "publications"}
-        strictjson.refuse_unknown(data, known | {"head", "parts"}, what=what)
+        strictjson.refuse_unknown(data, known | {"head", "parts", "feed"}, what=what)
         base, policy = data.get("base"), data.get("policy")
         parts = strictjson.take(data, "parts", list, what=what)
         head = strictjson.take(data, "head", list, what=what)
@@ -118,6 +121,7 @@ class BundleDocument:
             tuple(_read_head(item) for item in head),
             tuple(_read_part(item) for item in parts),
             None if base is None else _read_base(base),
+            Digest.parse(data["feed"]) if "feed" in data else None,
         )
         _check_whole(document)
         return document

@@ -24,6 +24,7 @@ from kgate_mirror_server.bundle.streams import segment_digests
 from kgate_mirror_server.bundle.writing import write_files
 from kgate_mirror_server.store.copying import NewFile
 from kgate_mirror_server.trust.files import adopt_timestamp, read_trust
+from kgate_mirror_server.trust.withheld import with_withheld
 from kgate_signer.trustwriter import refresh_timestamp
 
 if TYPE_CHECKING:
@@ -98,7 +99,7 @@ def plan_bundle(mirror: Mirror, wish: Wish, now: datetime, *, dry: bool = False)
     folder = mirror.config.path(mirror.config.trust)
     trust = refresh_timestamp(read_trust(folder), mirror.key(mirror.config.keys.timestamp), now=now)
     mirror.trusted(now)  # the pinned root is the first of these documents
-    trusted = trust.load(now)
+    trusted = with_withheld(trust.load(now), folder)
     contents = gather(
         mirror, trust, trusted, wish.wanted, Digest.of if dry else mirror.room.keep, now
     )
@@ -113,6 +114,7 @@ def plan_bundle(mirror: Mirror, wish: Wish, now: datetime, *, dry: bool = False)
             contents.head,
             (),
             None if wish.receipt is None else wish.receipt.base,
+            contents.feed,
         ),
         contents.blobs(held),
         wish.part_size,

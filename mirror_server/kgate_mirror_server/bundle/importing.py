@@ -20,6 +20,7 @@ from kgate_mirror_server.bundle.receipts import Receipt
 from kgate_mirror_server.bundle.receiving import Received, receive
 from kgate_mirror_server.bundle.senders import Opened, Seen, open_bundle, senders, with_held
 from kgate_mirror_server.bundle.upstream import StoredBytes
+from kgate_mirror_server.feeds.carrying import CarriedFeeds, adopt_feeds
 from kgate_mirror_server.ingest.sync import SyncResult, refresh_trust
 from kgate_mirror_server.store.disk import DiskStore
 from kgate_mirror_server.trust.revocation import revoke
@@ -51,6 +52,8 @@ class Imported:
     """Blobs that neither the bundle nor the store has: a differential on something else."""
     refused: tuple[LeftOut, ...] = ()
     """Variants that the sender's own signatures do not cover; their publication is not taken."""
+    feeds: CarriedFeeds = field(default_factory=CarriedFeeds)
+    """Advisories that came along."""
     result: SyncResult = field(default_factory=SyncResult)
     receipt: Receipt | None = None
     """None while nothing was published."""
@@ -90,6 +93,9 @@ def import_bundle(
         return outcome
     # 5. The sender's own signatures cover it.
     carried, outcome.refused = _covered(mirror, opened)
+    # Advisories first: they are asked about what came with them.
+    if document.feed is not None:
+        outcome.feeds = adopt_feeds(mirror, document.feed, opened.trusted, document.created, now)
     # 6. This site scans, decides, signs and publishes.
     outcome.result = admit_carried(
         mirror,
@@ -167,6 +173,8 @@ def _missing(mirror: Mirror, document: BundleDocument) -> tuple[Digest, ...]:
             continue
         carried = Carried.parse(mirror.room.read(digest))
         missing += [blob for blob in carried.blobs if not mirror.store.has(blob)]
+    if document.feed is not None and not mirror.store.has(document.feed):
+        missing.append(document.feed)
     return tuple(missing)
 
 

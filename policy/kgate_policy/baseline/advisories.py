@@ -120,8 +120,9 @@ RULES: Final = (
         "Somebody has published what is wrong with this commit, this file, this device code or the "
         "release that compiled it. Versions that could not be compared warn and never deny; "
         "what a VEX statement sets aside is counted and named. Passes where no feed was taken in.",
-        "Read `kgate show`, then use another version; or let an author of feeds.vex_authors say "
-        "in a VEX statement why it does not apply.",
+        "Read `kgate show`, then use another version, and `kgate revoke` this one if it was "
+        "published before; or let an author of feeds.vex_authors say in a VEX statement why it "
+        "does not apply.",
         "Vulnerabilities above the agreed severity block.",
         _no_known,
         asks=("kernel.vulnerabilities",),
