@@ -9,13 +9,16 @@ from kgate_core.clock import write_time
 from kgate_mirror_server.bundle.receiving import PartState
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
     from kgate_cli.output import Output
+    from kgate_core.digest import Digest
     from kgate_mirror_server.bundle.carried import Carried
     from kgate_mirror_server.bundle.exporting import Plan
     from kgate_mirror_server.bundle.importing import Imported
     from kgate_mirror_server.bundle.inspecting import Inspected
+    from kgate_mirror_server.bundle.revoking import Revocations
 
 
 def plan_json(plan: Plan, folder: Path | None) -> dict[str, Any]:
@@ -123,7 +126,10 @@ def imported_json(done: Imported, receipt: Path | None) -> dict[str, Any]:
         ],
         "new_bytes": done.received.new_bytes,
         "missing": [str(digest) for digest in (*done.received.missing, *done.missing)],
-        "revoked": [str(digest) for digest in done.revoked],
+        "revoked": _texts(done.revocations.revoked),
+        "reinstated": _texts(done.revocations.reinstated),
+        "revocations_without_signature": _texts(done.revocations.unsigned),
+        "still_revoked": _texts(done.revocations.still_revoked),
         "feeds": {
             "taken": list(done.feeds.taken),
             "left": [{"feed": name, "reason": why} for name, why in done.feeds.left],
@@ -147,8 +153,7 @@ def show_imported(output: Output, done: Imported, receipt: Path | None) -> None:
     damaged = [p for p in done.received.parts if p.state is PartState.DAMAGED]
     absent = [p for p in done.received.parts if p.state is PartState.ABSENT]
     taken = [str(p.number) for p in done.received.parts if p.state is PartState.TAKEN]
-    if done.revoked:
-        output.say(f"{len(done.revoked)} revocations of the sender count here from now on.")
+    _show_revocations(output, done.revocations)
     for part in damaged:
         name = f"part {part.number} of {count}" if part.number else "a file"
         output.say(f"{name} is damaged ({part.name}): {part.detail}")
@@ -169,6 +174,28 @@ def show_imported(output: Output, done: Imported, receipt: Path | None) -> None:
             f"Imported, verified, decided by this site's policy: {result.approved} approved,"
             f" {result.denied} denied. Receipt: {receipt}"
         )
+
+
+def _show_revocations(output: Output, found: Revocations) -> None:
+    if found.revoked:
+        output.say(f"{len(found.revoked)} revocations of the sender count here from now on.")
+    if found.unsigned:
+        output.say(
+            f"{len(found.unsigned)} of them are not signed by this site: the mirror serves these"
+            " kernels no more, but pods that have a copy do not know yet"
+        )
+        output.say("  → bring the root key (keys.root) and run kgate trust update")
+    if found.reinstated:
+        output.say(f"{len(found.reinstated)} revocations were taken back by the sender, and here.")
+    if found.still_revoked:
+        output.say(
+            f"{len(found.still_revoked)} were taken back by the sender; here they still count"
+        )
+        output.say("  → bring the root key (keys.root) and run this again, or kgate reinstate")
+
+
+def _texts(digests: Iterable[Digest]) -> list[str]:
+    return [str(digest) for digest in digests]
 
 
 def _show_feeds(output: Output, done: Imported) -> None:

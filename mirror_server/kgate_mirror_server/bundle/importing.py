@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from kgate_core.errors import IntegrityError, KgateError, NotFound, TrustError
+from kgate_core.errors import IntegrityError, KgateError, NotFound
 from kgate_mirror_server.bundle.admitting import admit_carried
 from kgate_mirror_server.bundle.carried import Carried
 from kgate_mirror_server.bundle.contents import LeftOut, check_attestations
@@ -18,12 +18,12 @@ from kgate_mirror_server.bundle.document import BundleDocument
 from kgate_mirror_server.bundle.parts import choose_bundle, find_parts, locate, read_head
 from kgate_mirror_server.bundle.receipts import Receipt
 from kgate_mirror_server.bundle.receiving import Received, receive
+from kgate_mirror_server.bundle.revoking import Revocations, take_revocations
 from kgate_mirror_server.bundle.senders import Opened, Seen, open_bundle, senders, with_held
 from kgate_mirror_server.bundle.upstream import StoredBytes
 from kgate_mirror_server.feeds.carrying import CarriedFeeds, adopt_feeds
-from kgate_mirror_server.ingest.sync import SyncResult, refresh_trust
+from kgate_mirror_server.ingest.sync import SyncResult
 from kgate_mirror_server.store.disk import DiskStore
-from kgate_mirror_server.trust.revocation import revoke
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -46,8 +46,8 @@ class Imported:
 
     opened: Opened
     received: Received
-    revoked: tuple[Digest, ...] = ()
-    """Digests that this site revoked because the sender did."""
+    revocations: Revocations
+    """What the sender withdrew or took back."""
     missing: tuple[Digest, ...] = ()
     """Blobs that neither the bundle nor the store has: a differential on something else."""
     refused: tuple[LeftOut, ...] = ()
@@ -79,12 +79,12 @@ def import_bundle(
     opened = _open(mirror, group, now)
     document = opened.document
     # 2. Revocations, from whatever part is at hand.
-    revoked = _revoke(mirror, opened, now)
+    revocations = take_revocations(mirror, opened, now)
     # 3. Every byte into the store, verified while it is written.
     staging = DiskStore(mirror.config.path(mirror.config.store) / INCOMING)
     located = locate(found, chosen, document)
     received = receive(mirror.store, staging, document, len(chosen.raw), located, progress, tell)
-    outcome = Imported(opened, received, revoked)
+    outcome = Imported(opened, received, revocations)
     if not received.complete:
         return outcome
     # 4. All that the publications name is there, from this bundle or an earlier one.
@@ -141,28 +141,6 @@ def _open(mirror: Mirror, group: Sequence[PartFile], now: datetime) -> Opened:
         }
         return open_bundle(file.sealed, trust, known, now)
     raise trouble or AssertionError("there is at least one part")
-
-
-def _revoke(mirror: Mirror, opened: Opened, now: datetime) -> tuple[Digest, ...]:
-    refresh_trust(mirror, now)
-    known = mirror.trusted(now).revoked_digests
-    new = {
-        digest: said
-        for digest, said in opened.trusted.revoked_digests.items()
-        if digest not in known
-    }
-    if not new:
-        return ()
-    try:
-        for digest, said in sorted(new.items()):
-            revoke(mirror, str(digest), f"{said.reason} (revoked by {opened.document.site})", now)
-    except TrustError as exc:
-        raise TrustError(
-            f"{opened.document.site} revoked {len(new)} digests, and the root key that must sign"
-            f" this here cannot be used: {exc.message}",
-            hint="bring the root key (keys.root) and run this again: nothing was published",
-        ) from exc
-    return tuple(sorted(new))
 
 
 def _missing(mirror: Mirror, document: BundleDocument) -> tuple[Digest, ...]:
