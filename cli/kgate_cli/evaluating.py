@@ -97,12 +97,7 @@ def _ask(
     from kgate_mirror_server.rulebook import question
 
     moment = now()
-    # A variant that was published and is denied now is in the inventory twice.
-    evidence = {
-        (item.kernel, item.lane, item.manifest.digest): item
-        for item in inventory_evidence(mirror, reference)
-    }
-    questions = [question(mirror, item, moment) for item in evidence.values()]
+    questions = [question(mirror, item, moment) for item in inventory_evidence(mirror, reference)]
     if lock_path is None:
         return questions, []
     lock = read_lock(lock_path.parent)

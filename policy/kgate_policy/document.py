@@ -71,7 +71,12 @@ def load_policy(source: Path | str | bytes) -> Policy:
     documents, policies = load_policies(source)
     if len(policies) != 1:
         name = "policy" if isinstance(source, bytes) else str(source)
-        raise InvalidInput(f"{name}: expected one document of kind {KIND}, found {len(policies)}")
+        raise InvalidInput(
+            f"{name}: expected one document of kind {KIND}, found {len(policies)}",
+            hint="a tenant's file may do without: `kgate policy check FILE --tenant NAME`"
+            if not policies
+            else "",
+        )
     return replace(policies[0], expressions=load_expressions(documents))
 
 

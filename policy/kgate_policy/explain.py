@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from kgate_core.evidence import Outcome
 from kgate_policy.baseline import RULES
 from kgate_policy.facts.collect import kernel_facts
+from kgate_policy.tenancy import PREFIX
 
 if TYPE_CHECKING:
     from kgate_core.evidence import Decision, Evidence, Facts, RuleResult
@@ -111,32 +112,43 @@ def _is(result: RuleResult, rule: str) -> bool:
 
 
 def _explain_rule(result: RuleResult, policy: Policy, facts: Facts) -> RuleExplanation:
-    known = RULES.get(result.rule)
+    tenant, name = _tenant_of(result.rule)
+    known = RULES.get(name)
+    level = f"tenant {tenant}" if tenant else "expression"
     if known is None:
+        title = f"An expression of {name.partition('/')[0]}" if name else "The tenant was asked"
         return RuleExplanation(
             rule=result.rule,
             outcome=result.outcome,
-            title=f"An expression of {result.rule.partition('/')[0]}",
-            level="expression",
+            title=title,
+            level=level,
             seen=result.seen,
             fix=result.hint,
             why="",
             checklist="",
-            page="docs/policy.md",
+            page="docs/policy.md#tenants" if tenant else "docs/policy.md",
             facts=(),
         )
     return RuleExplanation(
         rule=result.rule,
         outcome=result.outcome,
         title=known.title,
-        level=str(policy.rules.get(result.rule, "")),
+        level=level if tenant else str(policy.rules.get(result.rule, "")),
         seen=result.seen,
         fix=result.hint or known.fix,
         why=known.why,
         checklist=known.checklist,
-        page=f"{PAGE}#{result.rule}",
+        page=f"{PAGE}#{name}",
         facts=tuple(FactSeen(path, fact_shown(path, facts)) for path in known.asks),
     )
+
+
+def _tenant_of(rule: str) -> tuple[str, str]:
+    """Return a tenant's name and its rule, or nothing and the rule."""
+    if not rule.startswith(PREFIX):
+        return "", rule
+    tenant, _, name = rule.removeprefix(PREFIX).partition("/")
+    return tenant, name
 
 
 def fact_shown(path: str, facts: Facts) -> str:

@@ -24,27 +24,38 @@ command.add_command(excepting.command)
 
 
 @command.command()
-@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--tenant", help="Read it as the policy of a tenant of this name.")
 @json_option
-def check(file: Path, output: Output) -> int:
-    """Read a policy file and say what it asks, or where it is wrong.
+def check(file: Path, tenant: str | None, output: Output) -> int:
+    """Read a policy file, or a folder of them, and say what it asks, or where it is wrong.
 
     \b
-    Example:
+    Examples:
       kgate policy check policy/baseline.yaml
+      kgate policy check policy/tenants/team-a.yaml --tenant team-a
     """
     from kgate_policy import load_policy
+    from kgate_policy.document import advice
+    from kgate_policy.tenancy import load_tenant
 
-    policy = load_policy(file)
+    policy = load_policy(file) if tenant is None else load_tenant(tenant, ["*"], file).policy
+    advised = advice(policy)
     output.result(
         "policy-check",
         {
             "name": policy.name,
             "digest": str(policy.digest),
             "rules": {rule: str(lv) for rule, lv in policy.rules.items()},
+            "expressions": [item.name for item in policy.expressions],
+            "advice": list(advised),
         },
     )
-    output.table(("RULE", "LEVEL"), [(rule, str(level)) for rule, level in policy.rules.items()])
+    rows = [(rule, str(level)) for rule, level in policy.rules.items()]
+    rows += [(item.name, "expression") for item in policy.expressions]
+    output.table(("RULE", "LEVEL"), rows)
+    for line in advised:
+        output.note(f"note: {line}")
     output.say(f"policy {policy.name}: {policy.digest}")
     return 0
 
@@ -82,7 +93,8 @@ def explain(reference: str, rule: str | None, config_path: Path, output: Output)
             for fact in found.facts:
                 output.plain(f"       fact  {fact.path} = {fact.value}")
             if found.outcome != "pass":
-                output.plain(f"       why   {found.why}")
+                if found.why:
+                    output.plain(f"       why   {found.why}")
                 output.plain(f"       fix   {found.fix}")
     return 0
 

@@ -43,8 +43,12 @@ def inventory_evidence(mirror: Mirror, reference: str | None = None) -> Iterator
         if EvidenceKind.METADATA in evidence:
             together = siblings.setdefault((str(item.repo), str(item.upstream), item.lane), {})
             together[variant] = mirror.room.metadata(evidence)
+    told = set()
     for item, variant, evidence in known:
-        if EvidenceKind.SCAN in evidence:
+        # What was published and is denied now stands in both lists.
+        key = (item.repo, item.upstream, item.lane, variant, evidence.get(EvidenceKind.MANIFEST))
+        if EvidenceKind.SCAN in evidence and key not in told:
+            told.add(key)
             kernel = KernelId(item.origin, item.repo_type, item.repo, item.upstream, variant)
             together = siblings[str(item.repo), str(item.upstream), item.lane]
             asked = fleet_facts(mirror.config.targets, together)

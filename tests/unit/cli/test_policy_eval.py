@@ -87,3 +87,19 @@ def test_evidence_goes_with_no_reference_and_an_empty_folder_is_a_no(
     assert main(["policy", "eval", REPO, "--evidence", str(tmp_path)]) == 2
     assert main(["policy", "eval", "--evidence", str(tmp_path)]) == 1
     assert "--save" in capsys.readouterr().err
+
+
+def test_a_tenants_file_is_checked_and_what_an_expression_probably_means_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "team.yaml"
+    file.write_text(
+        "apiVersion: kgate.dev/v1\nkind: KernelPolicy\nmetadata: {name: own}\n"
+        'spec: {validations: [{expression: "kernel.files.all(f, f.size > 0)"}]}\n'
+    )
+    assert main(["policy", "check", str(file), "--tenant", "team-a", "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said["expressions"] == ["own"]
+    assert "true for an empty list" in said["advice"][0]
+    assert main(["policy", "check", str(file)]) == 4
+    assert "--tenant" in capsys.readouterr().err

@@ -13,6 +13,7 @@ from kgate_core.errors import InvalidInput
 from kgate_core.evidence import Outcome
 from kgate_policy import builtin_profile, evaluate, load_policy
 from kgate_policy.exceptions import KernelException
+from kgate_policy.explain import explain
 from kgate_policy.question import Question
 from kgate_policy.tenancy import Tenant, load_tenant, tighten
 from tests.policykit import NOW, good_evidence, with_import
@@ -147,3 +148,16 @@ def test_a_tenant_may_not_take_the_site_policy_s_place() -> None:
     decision = tighten(evaluate(UNSIGNED, site, now=NOW), UNSIGNED, (theirs,), site=site, now=NOW)
     assert not decision.allowed
     assert (decision.policy, decision.policy_digest) == (site.name, site.digest)
+
+
+def test_a_tenants_answer_is_explained_with_the_rules_own_page() -> None:
+    theirs = tenant(HEAD + "production\n---\n" + EXPRESSION.format("false"))
+    found = explain(UNSIGNED, builtin_profile("dev"), ask(UNSIGNED, theirs, profile="dev"))
+    by_rule = {item.rule: item for item in found.rules}
+    rule = by_rule["tenant/team-a/require-upstream-signature"]
+    assert (rule.title, rule.level) == ("Signed by its publisher", "tenant team-a")
+    assert rule.page == "docs/policy-rules.md#require-upstream-signature"
+    assert rule.facts
+    own = by_rule["tenant/team-a/own"]
+    assert (own.title, own.level) == ("An expression of own", "tenant team-a")
+    assert by_rule["tenant/team-a"].title == "The tenant was asked"
