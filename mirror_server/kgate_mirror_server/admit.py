@@ -17,7 +17,7 @@ from kgate_core.evidence import Evidence, Outcome, RuleResult
 from kgate_core.kernel import KernelId
 from kgate_mirror_server.feeds.comparing import vulnerabilities_of
 from kgate_mirror_server.ingest.evidence import Imported
-from kgate_mirror_server.ingest.fetch import fetch_large
+from kgate_mirror_server.ingest.fetch import fetch_ahead, fetch_large
 from kgate_mirror_server.ingest.served import served_revision
 from kgate_mirror_server.ingest.statements import statements
 from kgate_mirror_server.ports import (
@@ -116,6 +116,10 @@ def admit(
     described = source.describe(pin, locked.commit, only=locked.variants)
     coming = (file for item in described.values() for file in item.files)
     check_quotas(mirror.config.quotas, mirror.catalog.publications, locked.repo, coming)
+    several = [item for name, item in described.items() if _is_locked(item, locked, name)]
+    source.fetched_bytes += fetch_ahead(
+        source.upstream, mirror.store, pin.ref, locked.commit, several, source.progress
+    )
     asked = asked_of(mirror, pin, {n: source.metadata(item) for n, item in described.items()})
     results = [
         _admit_variant(
@@ -166,6 +170,10 @@ def _admit_variant(  # noqa: PLR0913, PLR0917  # private: what a decision rests 
     state = IntakeState.DECIDED if decision.allowed else IntakeState.DENIED
     mirror.room.remember(kernel, locked.lane, manifest, found, state, now)
     return VariantResult(name, described.manifest.digest, decision, decision.denials, found)
+
+
+def _is_locked(described: DescribedVariant, locked: LockedKernel, name: str) -> bool:
+    return locked.variants[name].manifest == described.manifest.digest
 
 
 def _as_locked(

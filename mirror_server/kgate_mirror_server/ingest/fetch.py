@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
 from kgate_core.digest import Digest
-from kgate_core.errors import IntegrityError, InvalidInput, NotFound
+from kgate_core.errors import IntegrityError, InvalidInput, KgateError, NotFound
 from kgate_core.kernel import Variant, folder_of
 from kgate_core.manifest import FileEntry, Manifest, check_path
 from kgate_mirror_server.ports import ServedFile, UpstreamFile
@@ -157,6 +157,28 @@ def fetch_large(
         return served.size
 
     return sum(_in_parallel(fetch, [file for file in described.files if file.lfs]))
+
+
+def fetch_ahead(
+    upstream: HubClient,
+    store: BlobStore,
+    repo: KernelRef,
+    revision: Revision,
+    several: Iterable[Described],
+    progress: Progress,
+) -> int:
+    """Store the large files of several variants side by side; return the bytes that came.
+
+    Raises nothing: what could not be had is asked for again with its variant, which says why.
+    """
+
+    def fetch(described: Described) -> int:
+        try:
+            return fetch_large(upstream, store, repo, revision, described, progress)
+        except KgateError:
+            return 0
+
+    return sum(_in_parallel(fetch, list(several)))
 
 
 def _in_parallel(work: Callable[[S], T], items: Sequence[S]) -> list[T]:

@@ -1,0 +1,202 @@
+"""How a catalog of many kernels behaves, and how that grows: lock, sync, ls, start-up, memory.
+
+Synthetic kernels of ten pure-Python variants each, in a folder as upstream. They come in through
+the real sync, but for three things that do not depend on the number of kernels: each is scanned,
+described and decided like the first one. The figures are those of the real commands afterwards.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from kgate_mirror_server.app import Mirror
+from kgate_mirror_server.examples.metadata import digest_of
+from kgate_mirror_server.ingest.resolve import read_lock
+from kgate_mirror_server.ingest.sync import new_source, sync, update_lock
+from kgate_mirror_server.settings.site import LOCK_NAME, load_config
+from kgate_mirror_server.trust.files import replace_file
+from tests.ingestkit import Site, make_site, now
+from tests.mirrorkit import free_port
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from kgate_core.evidence import Decision, Evidence, ScanReport
+    from kgate_core.manifest import Manifest
+    from kgate_policy import Policy
+
+SBOM = b'{"bomFormat":"CycloneDX","specVersion":"1.6","version":1}'
+SIZES = (200, 1000, 2000)
+VARIANTS = [
+    f"torch2{minor}-cxx11-cpu-{arch}-linux" for minor in "56789" for arch in ("x86_64", "aarch64")
+]
+PATIENCE = 600.0  # seconds until the server must be ready
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("sizes", nargs="*", type=int, default=list(SIZES))
+    chosen = parser.parse_args()
+    figures: dict[str, float | int] = {}
+    with tempfile.TemporaryDirectory(prefix="kgate-catalog-") as name:
+        site = make_site(Path(name) / "site", "./built")
+        for size in chosen.sizes:
+            measured = measure(site, size)
+            figures |= {f"{key}_{size}": value for key, value in measured.items()}
+            print(json.dumps(measured), file=sys.stderr, flush=True)
+    print(json.dumps(figures))
+
+
+def measure(site: Site, size: int) -> dict[str, float | int]:
+    """Grow the site to so many kernels and take every figure there."""
+    for number in range(size):
+        build(site.folder / "built" / "acme" / f"kernel{number:05}", number)
+    site.pin(*(f"repo: acme/kernel{number:05}, version: 1" for number in range(size)))
+    known = pinned(site)
+    start = time.monotonic()
+    fill(site)
+    each = (time.monotonic() - start) * 1000 / max(1, size - known)
+    figures: dict[str, float | int] = {"kernels": size, "fill_ms_each": round(each, 1)}
+    for command in (("lock",), ("sync", "--locked"), ("ls",)):
+        seconds, memory = kgate(site, *command)
+        figures[f"{command[0]}_s"], figures[f"{command[0]}_mb"] = seconds, memory
+    figures["serve_ready_s"], figures["serve_mb"] = serve(site)
+    database = site.folder / "kgate-data" / "kgate.db"
+    figures["database_mb"] = round(database.stat().st_size / 1e6, 1)
+    return figures
+
+
+class Quick(Mirror):
+    """A site that looks at the first variant only and says the same of all others."""
+
+    _first: tuple[ScanReport, Decision] | None = None
+
+    def scan(self, variant: str, manifest: Manifest) -> ScanReport:
+        if self._first is None:
+            return super().scan(variant, manifest)
+        return replace(self._first[0], subject=manifest.digest)
+
+    def sbom(self, *_what: object) -> bytes:
+        return SBOM
+
+    def decide(self, evidence: Evidence, now: datetime, policy: Policy | None = None) -> Decision:
+        if self._first is None and evidence.scan is not None:
+            decision = super().decide(evidence, now, policy)
+            self._first = (evidence.scan, decision)
+        if self._first is None:
+            raise SystemExit("nothing was scanned")
+        return replace(self._first[1], decided_at=now)
+
+
+def _no_fsync(fd: object) -> None:
+    del fd
+
+
+def fill(site: Site) -> None:
+    """Lock and admit what is new."""
+    os.fsync = _no_fsync  # what a disk can do is not the question here
+    mirror = Quick(load_config(site.config_path))
+    try:
+        source = new_source(mirror, lambda _count: None)
+        lock = update_lock(
+            mirror,
+            read_lock(site.folder),
+            source,
+            upgrade=lambda _pin: False,
+            tell=lambda _text: None,
+        )
+        replace_file(site.folder / LOCK_NAME, lock.to_bytes())
+        result = sync(mirror, lock, source, now(), tell=lambda _text: None)
+    finally:
+        mirror.close()
+    if result.failures or result.denied:
+        raise SystemExit(f"{result.denied} denied, {[str(f.error) for f in result.failures[:3]]}")
+
+
+def pinned(site: Site) -> int:
+    """Return how many kernels are locked already."""
+    path = site.folder / "kgate.lock"
+    return len(json.loads(path.read_bytes())["kernels"]) if path.exists() else 0
+
+
+def build(folder: Path, number: int) -> None:
+    """Write a kernel as kernel-builder would, if it is not there yet."""
+    if folder.exists():
+        return
+    for name in VARIANTS:
+        variant = folder / "build" / name
+        variant.mkdir(parents=True)
+        (variant / "__init__.py").write_text(f"ANSWER = {number}\n", encoding="utf-8")
+        document = {
+            "name": folder.name,
+            "id": f"_{folder.name}_{name.replace('-', '_')}",
+            "version": 1,
+            "license": "Apache-2.0",
+            "python-depends": [],
+            "backend": {"type": "cpu"},
+        }
+        path = variant / "metadata.json"
+        path.write_text(json.dumps(document), encoding="utf-8")
+        path.write_text(json.dumps({**document, "digest": digest_of(variant)}), encoding="utf-8")
+
+
+def kgate(site: Site, *arguments: str) -> tuple[float, int]:
+    """Run a command as a person does; return its seconds and its peak memory in MB."""
+    program = "import sys; from kgate_cli.main import main; sys.exit(main())"
+    command = [sys.executable, "-c", program, *arguments, "--config", str(site.config_path)]
+    start = time.monotonic()
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode != 0:
+        raise SystemExit(f"kgate {' '.join(arguments)} ended with {process.returncode}")
+    return round(time.monotonic() - start, 2), usage.ru_maxrss // 1024
+
+
+def serve(site: Site) -> tuple[float, int]:
+    """Start the server; return the seconds until it is ready and its peak memory in MB."""
+    import urllib.error
+    import urllib.request
+
+    port = free_port()
+    program = "import sys; from kgate_cli.main import main; sys.exit(main())"
+    start = time.monotonic()
+    process = subprocess.Popen(
+        [
+            *(sys.executable, "-c", program, "serve", "--port", str(port)),
+            *("--config", str(site.config_path)),
+        ],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        while time.monotonic() - start < PATIENCE:
+            try:
+                with urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=5):
+                    break
+            except (urllib.error.URLError, OSError):
+                time.sleep(0.05)
+        else:
+            raise SystemExit("the server did not become ready")
+        ready = round(time.monotonic() - start, 2)
+        status = Path(f"/proc/{process.pid}/status").read_text(encoding="ascii")
+        peak = next(line for line in status.splitlines() if line.startswith("VmHWM"))
+        return ready, int(peak.split()[1]) // 1024
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+if __name__ == "__main__":
+    main()
