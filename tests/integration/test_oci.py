@@ -10,10 +10,15 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from kgate_cli.main import main
+from kgate_core.bundle import Bundle
+from kgate_core.digest import Digest
+from kgate_core.statement import Statement
+from kgate_mirror_server.oci.binding import PREDICATE
 from kgate_mirror_server.oci.credentials import Place
 from kgate_mirror_server.oci.registry import Registry
 from kgate_mirror_server.oci.shape import INDEX
 from tests.interop.toolbox import python
+from tests.registryfront import referrers_front
 from tests.registrykit import LiveRegistry, live_registry, make_certificates
 from tests.services import find_program
 from tests.sitekit import CONNECTED, REPO, VARIANT, Site, built_kernels
@@ -71,9 +76,66 @@ def test_what_is_pushed_is_listed_and_a_second_push_sends_nothing(
     for where in (place, f"{place}/{REPO}"):
         (row,) = run(capsys, "oci", "ls", where)["kernels"]
         assert (row["repo"], row["tag"], row["index"]) == (REPO, "v1", first["index"])
-        # Signed bundles; SBOM, manifest and the records of import and decision as they are.
+        # Signed bundles; SBOM, manifest and the records of import and decision as they are; and a
+        # signature over the image's own digest.
         bundles = site.publications()[0].variants[0].bundles
-        assert row["attached"] == {VARIANT: len(bundles) + 4}
+        assert row["attached"] == {VARIANT: len(bundles) + 5}
+
+
+@pytest.mark.parametrize("api", [True, False], ids=["referrers-api", "fallback-tag"])
+def test_what_hangs_on_an_image_bears_a_signature_over_the_images_own_digest(
+    site: Site, registry: LiveRegistry, capsys: pytest.CaptureFixture[str], *, api: bool
+) -> None:
+    with referrers_front(registry) as front:
+        space = "with-api" if api else "by-tag"
+        url = front.url if api else registry.url
+        pushed = push(site, f"{url}/{space}", capsys)
+        assert push(site, f"{url}/{space}", capsys)["sent_bytes"] == 0
+        assert bool(front.referrers) is api
+        repository = Registry(Place.parse(url)).named(f"{space}/{REPO}")
+        tags = Registry(Place.parse(url)).pages(f"/v2/{space}/{REPO}/tags/list", "tags")
+        assert any(tag.startswith("sha256-") for tag in tags) is not api
+        key = site.mirror().key(site.mirror().config.keys.admit).public_key()
+        image = Digest.parse(pushed["images"][VARIANT])
+        for digest in (image, Digest.parse(pushed["index"])):
+            # What `cosign verify-attestation --key` does: type, signature, and the digest that it
+            # was asked about among the subjects.
+            (found,) = [
+                item
+                for item in repository.referrers(digest)
+                if item.annotations.get("dev.sigstore.bundle.predicateType") == PREDICATE
+            ]
+            (layer,) = repository.manifest(found.digest).descriptors("layers")
+            assert layer.media_type == "application/vnd.dev.sigstore.bundle.v0.3+json"
+            bundle = Bundle.parse(b"".join(repository.pull_blob(layer.digest, layer.size)))
+            assert key.verify(bundle.envelope.signature, bundle.envelope.signed_bytes)
+            statement = Statement.parse(bundle.envelope.payload)
+            assert [subject.digest for subject in statement.subjects] == [digest]
+            assert statement.predicate["variants"] == {
+                VARIANT: str(site.publications()[0].variants[0].manifest)
+            }
+
+
+def test_a_signature_of_somebody_else_does_not_pass_for_this_sites(
+    site: Site, registry: LiveRegistry, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = f"{registry.url}/two"
+    push(site, place, capsys)
+    other = Site.found(tmp_path / "other", CONNECTED, kernels=tmp_path / "site" / "built" / REPO)
+    assert other.sync().approved == 1
+    # The same site name and the same files, but other keys: its own signature is added.
+    assert push(other, place, capsys)["sent_bytes"] > 0
+
+
+def test_what_is_revoked_is_not_pushed(
+    site: Site, registry: LiveRegistry, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (manifest,) = site.manifests()
+    assert site.kgate("revoke", str(manifest), "--reason", "CVE-2026-31337") == 0
+    said = run(
+        capsys, "oci", "push", f"{registry.url}/revoked", "--config", str(site.config), code=4
+    )
+    assert "is not pushed" in said["message"]
 
 
 def test_a_pull_gives_back_the_very_files_in_their_folders(

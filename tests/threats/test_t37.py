@@ -129,7 +129,7 @@ def test_without_the_referrers_api_attestations_are_found_by_their_tag(
     tagged = repository.manifest(f"sha256-{image.hex}")
     assert tagged.descriptor.media_type == INDEX
     bundles = set(site.publications()[0].variants[0].bundles)
-    assert len(referrers) == len(bundles) + 4
+    assert len(referrers) == len(bundles) + 5
     layers = {
         layer.digest
         for item in referrers

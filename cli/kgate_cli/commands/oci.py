@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from kgate_cli import exits
-from kgate_cli.options import config_option, json_option, open_mirror
+from kgate_cli.options import config_option, json_option, now, open_mirror
 from kgate_cli.output import size
 
 if TYPE_CHECKING:
@@ -73,7 +73,8 @@ def push_command(
             if wanted and not any(reference.matches_publication(found) for reference in wanted):
                 continue
             tell(f"pushing {found.repo}@{found.served.short}")
-            pushed.append(push(mirror, target, carry(found, mirror.room, mirror.store), count))
+            carried = carry(found, mirror.room, mirror.store)
+            pushed.append(push(mirror, target, carried, now(), count))
     output.result(
         "oci-push",
         {

@@ -9,9 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from kgate_core.bundle import MEDIA_TYPE as SIGSTORE_BUNDLE
 from kgate_core.errors import Conflict, NotFound
 from kgate_mirror_server.bundle.contents import attestation_layers
 from kgate_mirror_server.bundle.streams import read_blob
+from kgate_mirror_server.oci.binding import PREDICATE, check_proven, open_binder
 from kgate_mirror_server.oci.shape import (
     CYCLONEDX,
     INDEX,
@@ -19,6 +21,7 @@ from kgate_mirror_server.oci.shape import (
     SERVED,
     TAR,
     Descriptor,
+    Document,
     shape_artifact,
     shape_image,
     shape_index,
@@ -29,14 +32,16 @@ from kgate_mirror_server.oci.tarlayer import TarLayer
 from kgate_mirror_server.ports import EvidenceKind
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
+    from datetime import datetime
 
     from kgate_core.digest import Digest
     from kgate_mirror_server.app import Mirror
     from kgate_mirror_server.bundle.carried import Carried
     from kgate_mirror_server.ingest.fetch import Progress
+    from kgate_mirror_server.oci.binding import Binder
     from kgate_mirror_server.oci.registry import Registry, Repository
-    from kgate_mirror_server.oci.shape import Document, Shaped
+    from kgate_mirror_server.oci.shape import Shaped
     from kgate_mirror_server.ports import PublishedVariant
 
 
@@ -58,6 +63,7 @@ class _Push:
     mirror: Mirror
     repository: Repository
     carried: Carried
+    binder: Binder
     progress: Progress
     sent: int = 0
     referrers: int = 0
@@ -109,6 +115,19 @@ class _Push:
             self.repository.attach(shaped.manifest.data, shaped.manifest.descriptor, subject.digest)
             self.referrers += 1
 
+    def bind(self, subject: Descriptor, variants: Sequence[PublishedVariant]) -> None:
+        """Attach a signature over the manifest's own digest, unless it is there already."""
+        statement = self.binder.statement(self.carried, subject, variants)
+        if self.binder.bound(self.repository, subject, statement):
+            self.referrers += 1
+            return
+        document = Document.of(SIGSTORE_BUNDLE, self.binder.bind(self.carried, subject, variants))
+        shaped = shape_referrer(self.carried, subject, document.descriptor, PREDICATE)
+        for one in (*shaped.documents, document):
+            self.document(one)
+        self.repository.attach(shaped.manifest.data, shaped.manifest.descriptor, subject.digest)
+        self.referrers += 1
+
     def attachments(self, variant: PublishedVariant) -> Iterator[tuple[Descriptor, str]]:
         yield from attestation_layers(self.carried, variant.bundles, self.mirror)
         sbom = variant.evidence.get(EvidenceKind.SBOM)
@@ -126,22 +145,30 @@ class _Push:
             yield chunk
 
 
-def push(mirror: Mirror, registry: Registry, carried: Carried, progress: Progress) -> Pushed:
+def push(
+    mirror: Mirror, registry: Registry, carried: Carried, now: datetime, progress: Progress
+) -> Pushed:
     """Push one publication; raises UpstreamError, IntegrityError.
 
-    Raises Conflict if the repository there is another kernel's whose name differs in case only.
+    Raises TrustError if its attestations do not count any more, and Conflict if the repository
+    there is another kernel's whose name differs in case only.
     """
     item = carried.publication
     repository = registry.repository(item.repo)
     _check_same_kernel(repository, carried)
-    run = _Push(mirror, repository, carried, progress)
+    check_proven(mirror, carried, now)
+    run = _Push(mirror, repository, carried, open_binder(mirror, now), progress)
     artifact = run.shaped(shape_artifact(carried), layers=True)
     for variant in item.variants:
         run.attach(artifact, variant)
+    run.bind(artifact, item.variants)
     images = [(variant, run.image(variant)) for variant in item.variants]
     for variant, image in images:
         run.attach(image, variant)
+        run.bind(image, [variant])
     index = shape_index(carried, [artifact, *(image for _, image in images)])
+    repository.push_manifest(index.data, INDEX, index.descriptor.digest)
+    run.bind(index.descriptor, item.variants)
     # The tags last: until then nobody sees half a publication.
     tags = dict.fromkeys((tag_of(carried), str(item.served)))
     for tag in tags:
