@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from kgate_cli.output import Output
+    from kgate_core.digest import Digest
     from kgate_mirror_server.app import Mirror
 
 
@@ -52,7 +53,12 @@ def command(
         output.result("serve", {"url": url, "kernels": len(variants), "variants": sum(variants)})
         output.say(f"Serving {len(variants)} kernels ({sum(variants)} variants) on {url}")
         output.say(f"  export HF_ENDPOINT={url}")
-        run(settings, refresh=None if no_refresh else partial(_refresh, mirror))
+        scrub = mirror.config.serve.scrub
+        run(
+            settings,
+            refresh=None if no_refresh else partial(_refresh, mirror),
+            repair=partial(_repair, config_path) if scrub and scrub.repair else None,
+        )
     return 0
 
 
@@ -75,3 +81,14 @@ def _refresh(mirror: Mirror) -> None:
     from kgate_mirror_server.ingest.sync import refresh_trust
 
     refresh_trust(mirror, now())
+
+
+def _repair(config_path: Path, digest: Digest) -> str | None:
+    """Bring a damaged blob back; opened for this only, so that `kgate gc` need not wait for us."""
+    from kgate_mirror_server.upkeep.scrub import bring_back
+
+    with open_mirror(config_path) as mirror:
+        reason = bring_back(mirror, mirror.catalog.publications(), digest)
+        what = {"digest": str(digest), "outcome": reason or "repaired"}
+        mirror.audit.add("serve: repair", what)
+    return reason

@@ -99,6 +99,7 @@ class ServeApp:
         self._reports = reports
         self._next_refresh = 0.0
         self._usage: Usage | None = None
+        self.guard: BlobGuard | None = None
         self._admin = AdminApi(source)
         # Where all callers see the same, an answer may be kept as long as the snapshot lasts.
         self.same_for_all = isinstance(access, OpenAccess) and not settings.marked_lanes
@@ -283,4 +284,6 @@ def create_app(
         reports,
         _delegate(settings),
     )
-    return ServeApp(source, router, settings, access, metrics, refresh, reports)
+    app = ServeApp(source, router, settings, access, metrics, refresh, reports)
+    app.guard = guard
+    return app

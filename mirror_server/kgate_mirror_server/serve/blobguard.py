@@ -85,6 +85,11 @@ class BlobGuard:
             self._now(digest) != before for digest, before in list(self._bad.items())
         )
 
+    def distrust(self, digest: Digest) -> None:
+        """Forget that a blob was good, because somebody who read it says otherwise."""
+        self._good.pop(digest, None)
+        self._note(digest, self._now(digest))
+
     @property
     def troubled(self) -> int:
         """How many blobs are missing or damaged as far as is known."""

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
     from datetime import date
 
+    from kgate_core.digest import Digest
     from kgate_mirror_server.catalog.keeping import Place
     from kgate_mirror_server.catalog.tokens import Token
     from kgate_mirror_server.serve.access import Access
@@ -55,11 +56,12 @@ def run(
     *,
     refresh: Callable[[], None] | None = None,
     started: Callable[[], None] | None = None,
+    repair: Callable[[Digest], str | None] | None = None,
 ) -> None:
     """Serve until SIGINT or SIGTERM; raises KgateError if the database cannot be opened.
 
     `refresh` signs the timestamp role anew; of several workers one does it. `started` is called
-    once the port is bound.
+    once the port is bound. `repair` fetches a damaged blob again and returns why it could not.
     """
     # Opened once here, so that what is wrong with it is said to the caller, not by a worker.
     catalog = open_catalog(settings)
@@ -72,13 +74,14 @@ def run(
     finally:
         catalog.close()
     with tempfile.TemporaryDirectory(prefix="kgate-serve-") as shared:
-        _run(replace(settings, metrics=settings.metrics or Path(shared)), refresh, started)
+        _run(replace(settings, metrics=settings.metrics or Path(shared)), refresh, started, repair)
 
 
 def _run(
     settings: ServeSettings,
     refresh: Callable[[], None] | None,
     started: Callable[[], None] | None,
+    repair: Callable[[Digest], str | None] | None,
 ) -> None:
     server = MPServer(
         "kgate",
@@ -106,7 +109,7 @@ def _run(
     if settings.tls is not None:
         server.on_startup(partial(_watch_files, server, settings.tls))
     try:
-        loader: Callable[[], Any] = partial(load, settings, refresh)
+        loader: Callable[[], Any] = partial(load, settings, refresh, repair)
         server.serve(target_loader=loader, wrap_loader=False)
     except (SystemExit, RuntimeError, OSError) as exc:
         reason = next(iter(str(exc).splitlines()), "")
@@ -116,16 +119,21 @@ def _run(
         ) from exc
 
 
-def load(settings: ServeSettings, refresh: Callable[[], None] | None) -> RsgiApp:
+def load(
+    settings: ServeSettings,
+    refresh: Callable[[], None] | None,
+    repair: Callable[[Digest], str | None] | None = None,
+) -> RsgiApp:
     """Build the application inside a worker, logging JSON lines to stderr."""
     if not structlog.is_configured():
         log_json()
     if refresh is not None:
         refresh = OnlyOne(settings.trust / ".refresh.lock", refresh)
     catalog = open_catalog(settings)
+    store = DiskStore(settings.store)
     app = create_app(
         catalog,
-        DiskStore(settings.store),
+        store,
         settings,
         access=open_access(catalog, settings),
         refresh=refresh,
@@ -136,6 +144,11 @@ def load(settings: ServeSettings, refresh: Callable[[], None] | None) -> RsgiApp
         SqlKeeping(catalog.engine).use(places, day)
 
     app.note_usage(Usage(keep, lambda: datetime.now(UTC)))
+    if settings.patrol is not None and app.guard is not None:
+        # Knows upstreams and bundles: not loaded where nobody asked for it.
+        from kgate_mirror_server.serve.patrol import Patrol  # noqa: PLC0415
+
+        Patrol(settings.store, store, app.guard, settings.patrol, repair).start()
     return RsgiApp(app)
 
 

@@ -101,6 +101,15 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
+class PatrolSettings:
+    """How often and how fast the store is read again in the background."""
+
+    every_days: float
+    rate: int
+    """Bytes read in a second."""
+
+
+@dataclass(frozen=True, slots=True)
 class ServeSettings:
     """Everything that serving depends on."""
 
@@ -133,6 +142,8 @@ class ServeSettings:
     """Folder in which workers share their counters; the server makes one if it has several."""
     tls: TlsFiles | None = None
     limits: Limits = Limits()
+    patrol: PatrolSettings | None = None
+    """Reads the store again in the background; None leaves that to `kgate scrub`."""
     kept: Path | None = None
     """Folder in which the server keeps what it served, to start from while the database is down."""
     poll_seconds: float = 1.0

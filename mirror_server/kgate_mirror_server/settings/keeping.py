@@ -39,6 +39,16 @@ class Retention(_Model):
     """Days that a blob to which nothing refers stays: a bundle's parts may arrive over days."""
 
 
+class Scrub(_Model):
+    """How the server reads its store again in the background; see `kgate scrub`."""
+
+    every_days: Annotated[float, Field(gt=0, le=365)] = 7
+    rate: Bytes = 20 * 10**6
+    """Bytes read in a second; 20 MB/s are 1.7 TB a day."""
+    repair: bool = False
+    """Whether the server fetches damaged files again; only where it may reach the upstream."""
+
+
 class Quotas(_Model):
     """How many bytes published files may take, each blob counted once."""
 

@@ -19,10 +19,12 @@ from kgate_mirror_server.serve.settings import (
     DenyStyle,
     JwtSettings,
     Limits,
+    PatrolSettings,
     SendFile,
     ServeSettings,
     TlsFiles,
 )
+from kgate_mirror_server.settings.keeping import Scrub  # noqa: TC001  # pydantic reads it
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -123,6 +125,8 @@ class Serve(_Strict):
     reports: Reports | None = None
     """Takes pods' reports, where given."""
     tls: Tls | None = None
+    scrub: Scrub | None = None
+    """Reads the store again in the background, where given."""
     kept: Path | None = Path("kgate-data/served")
     """Folder in which the server keeps what it served, to start from while the database is down."""
 
@@ -176,6 +180,9 @@ def serve_settings(
         reports=path(serve.reports.folder) if serve.reports else None,
         alert_after=serve.reports.alert_after_seconds if serve.reports else 0.0,
         tls=TlsFiles(path(serve.tls.certificate), path(serve.tls.key)) if serve.tls else None,
+        patrol=None
+        if serve.scrub is None
+        else PatrolSettings(serve.scrub.every_days, serve.scrub.rate),
         kept=path(serve.kept) if serve.kept else None,
     )
 
