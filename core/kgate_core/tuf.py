@@ -100,7 +100,12 @@ class Metadata:
         if now >= self.expires:
             raise TrustError(
                 f"{self.role}.json version {self.version} expired at {write_time(self.expires)}",
-                hint="refresh the trust metadata with `kgate trust refresh`, and check the clock",
+                hint="check the clock; if it is right, "
+                + (
+                    "sign it anew with `kgate trust refresh`, or start the mirror"
+                    if self.role == "timestamp"
+                    else "sign it anew with `kgate trust renew` where the root key is"
+                ),
             )
 
 

@@ -293,3 +293,27 @@ def test_an_authority_that_does_not_answer_publishes_nothing(site: Site, tmp_pat
     assert len(result.failures) == 1
     assert "did not answer" in result.failures[0].error.message
     assert len(site.publications()) == 1
+
+
+def test_documents_that_have_run_out_are_named_and_renewed_for_the_pods_that_pinned_them(
+    site: Site,
+    pinned: bytes,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    before = seen_by_pod(site, pinned).versions
+    later = time_now() + timedelta(days=366)
+    for module in ("trust", "verify"):
+        monkeypatch.setattr(f"kgate_cli.commands.{module}.now", lambda: later)
+    for words in (("trust", "show"), ("verify", REPO)):
+        assert site.kgate(*words) == 4
+        said = capsys.readouterr().err
+        assert "root.json version 1 expired at" in said
+        assert "`kgate trust renew` where the root key is" in said
+    assert site.kgate("trust", "refresh") == 4
+    assert site.kgate("trust", "renew") == 0
+    assert "Signed root 2" in capsys.readouterr().out
+    renewed = load(pinned, read_trust(site.root.parent).since(1), now=later)
+    renewed.versions.check_not_older(before)
+    assert renewed.lanes.keys() == {"experimental"}
+    assert site.kgate("trust", "show") == 0

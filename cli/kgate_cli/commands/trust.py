@@ -1,4 +1,4 @@
-"""`kgate trust show|refresh|update`."""
+"""`kgate trust show|refresh|renew|update`."""
 
 from __future__ import annotations
 
@@ -77,6 +77,30 @@ def refresh(config_path: Path, output: Output) -> int:
         trusted = mirror.trusted(now())
     output.result("trust", _to_json(trusted))
     output.say(f"Signed timestamp {trusted.versions.timestamp}, {write_time(trusted.issued)}.")
+    return 0
+
+
+@command.command()
+@config_option
+@json_option
+def renew(config_path: Path, output: Output) -> int:
+    """Sign root, targets and snapshot for another term, also after they have run out.
+
+    Needs the root key and the timestamp key. Keys, lanes and revocations stay as they are; pods
+    follow by themselves, from whichever root they pinned.
+
+    \b
+    Example:
+      kgate trust renew
+    """
+    from kgate_mirror_server.trust.rolekeys import renew_documents
+
+    with open_mirror(config_path, acts=True) as mirror:
+        renew_documents(mirror, now())
+        trusted = mirror.trusted(now())
+    output.result("trust", _to_json(trusted))
+    output.say(f"Signed root {trusted.versions.root} and targets {trusted.versions.targets}.")
+    output.say("Pods believe them without a new pinned root.")
     return 0
 
 

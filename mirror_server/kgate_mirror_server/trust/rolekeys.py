@@ -28,6 +28,7 @@ from kgate_signer.trustchanges import add_key, end_key, give_role, revoke_key, r
 from kgate_signer.trustwriter import KEY_LIFETIME, Offline, RootKeys, TrustSet, refresh_timestamp
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from datetime import datetime, timedelta
     from pathlib import Path
 
@@ -213,6 +214,36 @@ def resign(mirror: Mirror, now: datetime) -> int:
     return count
 
 
+def renew_documents(mirror: Mirror, now: datetime) -> None:
+    """Sign root, targets and snapshot for another term, whether or not they have run out.
+
+    The keys stay the same, and pods follow from any root they pinned. Raises TrustError without
+    the root key and the timestamp key.
+    """
+    root = _root(mirror)
+    folder = mirror.config.path(mirror.config.trust)
+    by = Offline(read_pinned(folder), (mirror.key(mirror.config.keys.root),))
+    online = mirror.key(mirror.config.keys.timestamp)
+    with changing(folder):
+        trust = rotate_root(read_trust(folder), _keys_of(root, {}), by, now=now)
+        write_trust(folder, refresh_timestamp(trust, online, now=now))
+
+
+def _keys_of(root: Root, replaced: Mapping[str, PublicKey]) -> RootKeys:
+    """Return the keys of a root with some of them replaced, by id."""
+
+    def holders(name: str) -> tuple[PublicKey, ...]:
+        return tuple(replaced.get(k, root.keys[k]) for k in sorted(root.roles[name].keyids))
+
+    return RootKeys(
+        holders("root"),
+        holders("targets"),
+        holders("timestamp"),
+        root.roles["root"].threshold,
+        root.roles["targets"].threshold,
+    )
+
+
 def _added(trust: TrustSet, role: str, public: PublicKey, by: Offline, now: datetime) -> TrustSet:
     key = SigningKey(public, now - BACKDATED, now + KEY_LIFETIME, role)
     trust = add_key(trust, key, by, now=now)
@@ -221,21 +252,10 @@ def _added(trust: TrustSet, role: str, public: PublicKey, by: Offline, now: date
 
 def _roll_root(mirror: Mirror, role: str, before: PublicKey, new: FileKey, now: datetime) -> None:
     folder = mirror.config.path(mirror.config.trust)
-    root, after = _root(mirror), new.public_key()
+    root = _root(mirror)
     if before.keyid not in root.roles[role].keyids:
         raise TrustError(f"the configured {role} key is not one that the root names")
-
-    def keys_of(name: str) -> tuple[PublicKey, ...]:
-        keys = [root.keys[keyid] for keyid in sorted(root.roles[name].keyids)]
-        return tuple(after if key.keyid == before.keyid else key for key in keys)
-
-    wanted = RootKeys(
-        keys_of("root"),
-        keys_of("targets"),
-        keys_of("timestamp"),
-        root.roles["root"].threshold,
-        root.roles["targets"].threshold,
-    )
+    wanted = _keys_of(root, {before.keyid: new.public_key()})
     holders = (mirror.key(mirror.config.keys.root), new)
     online = new if role == "timestamp" else mirror.key(mirror.config.keys.timestamp)
     by = Offline(read_pinned(folder), holders)
