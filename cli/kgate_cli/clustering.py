@@ -131,7 +131,9 @@ def render_cluster(output: Output, answers: list[Answer], others: int) -> int:
         ok=ok,
     )
     for answer in answers:
-        word = "allowed" if answer.allowed else "denied"
+        asked = answer.decisions or answer.results
+        word = "nothing to decide" if asked == () else "allowed"
+        word = word if answer.allowed else "denied"
         stated = answer.workload.source or "states no kernels"
         output.say(f"[bold]{answer.workload.name}[/bold] (lane {answer.lane}, {stated}): {word}")
         for evidence, decision in answer.decisions:

@@ -112,6 +112,7 @@ def test_the_hook_of_the_page_is_there_and_reads_what_lint_reads(name: str, read
     (wanted,) = yaml.safe_load(block.text)["repos"][0]["hooks"]
     (hook,) = yaml.safe_load((PAGE.parents[1] / ".pre-commit-hooks.yaml").read_text())
     assert hook["id"] == wanted["id"]
+    assert hook["additional_dependencies"] == [".[cli]"]  # without it the hook is a pod's kgate
     assert (re.search(hook["files"], name) is not None) is read
     assert (files._kind(name) is not None) is read
 
