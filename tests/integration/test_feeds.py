@@ -15,6 +15,7 @@ from kgate_core.vsa import PREDICATE_TYPE as VSA_TYPE
 from kgate_core.vsa import Vsa
 from kgate_mirror_server.app import Mirror
 from kgate_mirror_server.ports import EvidenceKind
+from kgate_mirror_server.upkeep.references import find_references
 from kgate_signer.predicates import VULNS_TYPE
 from tests.feedkit import openvex, osv, own, write_folder
 from tests.sitekit import REPO, VARIANT, Site, built_kernels
@@ -182,6 +183,21 @@ def test_a_feed_signed_on_one_site_is_taken_in_on_another(
     assert other.kgate("keys", "add", "feed", str(key)) == 0
     assert other.kgate("feed", "import", str(feed)) == 0
     assert "number 1" in capsys.readouterr().out
+
+
+def test_the_advisories_of_today_and_of_every_decision_are_kept(site: Site) -> None:
+    snapshot = site.folder / "kgate-data" / "feeds" / "snapshot.json"
+    take(site, record("HIGH", "A-1", "acme/other"))
+    assert site.kgate("sync") == 0
+    decided = Digest.of(snapshot.read_bytes())
+    take(site, record("HIGH", "A-1", "acme/other"), record("LOW", "A-2", "acme/more"))
+    present = Digest.of(snapshot.read_bytes())
+
+    mirror = site.mirror()
+    needed = find_references(mirror, mirror.catalog.publications(), None).by_blob
+    mirror.close()
+    assert decided != present
+    assert {decided, present} <= needed.keys()
 
 
 def test_an_sbom_can_be_had_with_what_advisories_said(

@@ -125,7 +125,11 @@ def _documents(mirror: Mirror, now: datetime) -> Iterator[tuple[str, bytes]]:
         _without_password(_public(config.folder / FILE_NAME), config.database),
     )
     wanted = [config.folder / LOCK_NAME, config.path(config.policy).parent]
-    wanted += [config.path(config.exceptions), config.path("sent")]
+    wanted += [
+        config.path(config.exceptions),
+        config.path("sent"),
+        config.path(config.feeds.snapshot),
+    ]
     seen: set[Path] = set()
     for place in wanted:
         paths = sorted(place.rglob("*")) if place.is_dir() else [place]

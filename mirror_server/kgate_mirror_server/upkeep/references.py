@@ -2,7 +2,7 @@
 
 Publications need their files, manifests, signed bundles and evidence; denials and what is on its
 way in need their evidence; the lock needs what it promises; senders rely on what this site's
-receipts told them it holds. A place that cannot be read is an error, never an empty answer.
+receipts told them it holds; decisions rest on the advisories of their day. A place that cannot be read is an error, never an empty answer.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from kgate_core.errors import KgateError, NotFound
 from kgate_core.manifest import Manifest
 from kgate_mirror_server.bundle.carried import Carried
 from kgate_mirror_server.bundle.senders import senders
+from kgate_mirror_server.feeds.storage import decisive_feeds, present_feed
 from kgate_mirror_server.upkeep.shelf import shelved
 
 if TYPE_CHECKING:
@@ -51,8 +52,10 @@ def find_references(
 ) -> References:
     """Ask everybody who may need a blob; raises KgateError if one of them cannot be asked."""
     found = References()
+    found.add("the present advisories", present_feed(mirror))
     for item in publications:
-        found.add(f"{item.repo}@{item.served.short} in lane {item.lane}", blobs_of(item))
+        who = f"{item.repo}@{item.served.short} in lane {item.lane}"
+        found.add(who, blobs_of(item) | decisive_feeds(mirror, item))
         found.count("publications", 1)
     for denial in mirror.catalog.denials():
         who = f"denial of {denial.repo}@{denial.upstream.short} {denial.variant}"
