@@ -16,12 +16,12 @@ from kgate_core.errors import IntegrityError, InvalidInput
 from kgate_core.evidence import Evidence, Outcome, RuleResult
 from kgate_core.kernel import KernelId
 from kgate_mirror_server.feeds.comparing import vulnerabilities_of
+from kgate_mirror_server.ingest.denials import denial_of
 from kgate_mirror_server.ingest.evidence import Imported
 from kgate_mirror_server.ingest.fetch import fetch_ahead, fetch_large
 from kgate_mirror_server.ingest.served import served_revision
 from kgate_mirror_server.ingest.statements import statements
 from kgate_mirror_server.ports import (
-    Denial,
     EvidenceKind,
     IntakeState,
     Publication,
@@ -338,23 +338,6 @@ def publish_kernel(
         ),
     )
     return served
-
-
-def denial_of(pin: Pin, locked: LockedKernel, result: VariantResult, now: datetime) -> Denial:
-    """Return a refused variant as the catalog records it."""
-    return Denial(
-        locked.origin,
-        locked.repo_type,
-        locked.repo,
-        locked.commit,
-        pin.version,
-        locked.lane,
-        result.variant,
-        result.manifest,
-        tuple(reason.to_json() for reason in result.reasons),
-        now,
-        result.evidence,
-    )
 
 
 def _signature_facts(found: UpstreamSignature) -> Facts:

@@ -20,10 +20,10 @@ from kgate_mirror_server.admit import (
     KernelResult,
     VariantResult,
     asked_of,
-    denial_of,
     publish_kernel,
     stored_evidence,
 )
+from kgate_mirror_server.ingest.denials import denial_of
 from kgate_mirror_server.ingest.sync import check_trust, refresh_trust
 from kgate_mirror_server.inventory import find
 from kgate_mirror_server.ports import EvidenceKind, IntakeState

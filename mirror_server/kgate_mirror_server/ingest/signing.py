@@ -18,16 +18,15 @@ from kgate_mirror_server.admit import (
     KernelResult,
     VariantResult,
     asked_of,
-    denial_of,
     publish_kernel,
     stored_evidence,
 )
+from kgate_mirror_server.ingest.denials import denial_of
+from kgate_mirror_server.ingest.needs import dependencies_first, dependencies_of
 from kgate_mirror_server.ingest.sync import (
     Failure,
     SyncResult,
     check_trust,
-    dependencies_first,
-    dependencies_of,
     done_before,
     refresh_trust,
 )

@@ -12,7 +12,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
 from kgate_core.errors import KgateError, TrustError
-from kgate_core.kernel import KernelId, KernelRef
+from kgate_core.kernel import KernelId
 from kgate_core.lock import Lock, LockedKernel
 from kgate_mirror_server.admit import (
     Dependencies,
@@ -25,12 +25,12 @@ from kgate_mirror_server.admit import (
 from kgate_mirror_server.feeds.comparing import unless_changed
 from kgate_mirror_server.ingest.fleet import covers_targets
 from kgate_mirror_server.ingest.kernelslock import check_hashes
+from kgate_mirror_server.ingest.needs import dependencies_first, dependencies_of
 from kgate_mirror_server.ingest.resolve import (
     Moved,
     Source,
     find_locked,
     resolve_pin,
-    unpinned_path,
 )
 from kgate_mirror_server.ingest.standing import Standings
 from kgate_mirror_server.models.intake import ModelFailure, ModelsResult, admit_models
@@ -45,7 +45,7 @@ from kgate_policy.baseline import RULES
 from kgate_signer.trustwriter import refresh_timestamp
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from datetime import datetime
 
     from kgate_core.digest import Digest
@@ -231,57 +231,6 @@ def check_trust(mirror: Mirror, lock: Lock, now: datetime) -> None:
             )
         if kernel.origin not in lane.origins:
             raise TrustError(f"lane {lane.name} allows no kernels from {kernel.origin}", hint=hint)
-
-
-def dependencies_first(mirror: Mirror, lock: Lock) -> Iterable[tuple[Pin, LockedKernel]]:
-    """Yield pins so that what a kernel loads comes before it; a cycle is broken anywhere."""
-    pins = [
-        (pin, locked)
-        for pin in mirror.config.kernels
-        if (locked := find_locked(lock, mirror.config, pin)) is not None
-    ]
-    by_name = {(f"{item.repo}@{item.pin}", item.lane): (pin, item) for pin, item in pins}
-    done: set[tuple[str, str]] = set()
-
-    def visit(pin: Pin, locked: LockedKernel) -> Iterable[tuple[Pin, LockedKernel]]:
-        key = (f"{locked.repo}@{locked.pin}", locked.lane)
-        if key in done:
-            return
-        done.add(key)
-        for need in locked.depends:
-            if (need, locked.lane) in by_name:
-                yield from visit(*by_name[need, locked.lane])
-        yield pin, locked
-
-    for pin, locked in pins:
-        yield from visit(pin, locked)
-
-
-def dependencies_of(mirror: Mirror, lock: Lock, locked: LockedKernel) -> Dependencies:
-    """Say which needed kernels are published, and the path to those that are not."""
-    unpinned = unpinned_path(locked, lock.kernels, mirror.config)
-    unmet = [" → ".join(unpinned) + " is not pinned in kgate.yaml"] if unpinned else []
-    met: list[str] = []
-    manifests = []
-    for need in locked.depends:
-        found = _published(mirror, need, locked.lane)
-        if found is not None:
-            met.append(f"{found.repo}@{found.served}")
-            manifests += [item.manifest for item in found.variants]
-        elif not unpinned:
-            unmet.append(f"{locked.repo}@{locked.pin} → {need} was not admitted to this lane")
-    return Dependencies(tuple(met), tuple(manifests), tuple(unmet))
-
-
-def _published(mirror: Mirror, need: str, lane: str) -> Publication | None:
-    """Return the newest publication of `org/name@vN` in a lane."""
-    repo, _, wanted = need.partition("@")
-    found = [
-        item
-        for item in mirror.catalog.publications_of(KernelRef.parse(repo), lane)
-        if f"v{item.version}" == wanted
-    ]
-    return max(found, key=lambda item: item.published_at, default=None)
 
 
 def _note_moved(source: Source, pin: Pin, locked: LockedKernel, result: SyncResult) -> None:
