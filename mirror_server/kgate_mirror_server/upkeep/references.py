@@ -2,7 +2,8 @@
 
 Publications need their files, manifests, signed bundles and evidence; denials and what is on its
 way in need their evidence; the lock needs what it promises; senders rely on what this site's
-receipts told them it holds; decisions rest on the advisories of their day. A place that cannot be read is an error, never an empty answer.
+receipts told them it holds; decisions rest on the advisories of their day. A place that cannot be
+read is an error, never an empty answer.
 """
 
 from __future__ import annotations
