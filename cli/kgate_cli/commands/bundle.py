@@ -129,10 +129,19 @@ def again_command(
 @command.command("bootstrap")
 @click.option("--wheels", type=_PLACES, required=True, help="Folder of wheels, kgate's included.")
 @click.option("-o", "--out", "folder", type=_FOLDER, required=True, help="An empty folder.")
+@click.option("--unchecked", is_flag=True, help="The wheels are for another kind of machine.")
 @config_option
 @json_option
-def bootstrap_command(wheels: Path, folder: Path, config_path: Path, output: Output) -> int:
+def bootstrap_command(
+    wheels: Path,
+    folder: Path,
+    unchecked: bool,  # noqa: FBT001  # click passes flags by name
+    config_path: Path,
+    output: Output,
+) -> int:
     """Write the first disc for a site that has nothing: wheels and the root to pin.
+
+    pip is asked first whether these wheels would install without a network on a machine like this.
 
     \b
     Example:
@@ -142,7 +151,7 @@ def bootstrap_command(wheels: Path, folder: Path, config_path: Path, output: Out
     from kgate_mirror_server.bundle.bootstrap import write_bootstrap
 
     with open_mirror(config_path) as mirror:
-        done = write_bootstrap(mirror, wheels, folder)
+        done = write_bootstrap(mirror, wheels, folder, checked=not unchecked)
     files = [str(path) for path in done.files]
     output.result("bundle-bootstrap", {"files": files, "sums": str(done.sums)})
     output.say(f"Wrote {len(files)} files to {folder}; INSTALL.txt says what to do with them.")

@@ -2,13 +2,16 @@
 
 An empty site cannot check a signature yet, so everything is listed in one file of digests, and a
 person compares the digest of that one file with the sender over another way. Kernels come with
-bundles, not here. Nothing is downloaded: the wheels are those in a folder that a person filled.
+bundles, not here. Nothing is downloaded: the wheels are those in a folder that a person filled; pip
+is asked whether they would install, because the far side cannot fetch what is missing.
 """
 
 from __future__ import annotations
 
 import hashlib
 import shutil
+import subprocess
+import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -23,6 +26,12 @@ if TYPE_CHECKING:
 
 SUMS: Final = "SHA256SUMS"
 ROOT: Final = "sender-root.json"
+_PIP: Final = 120  # seconds for pip to think
+_FILL: Final = 'fill it where there is a network: pip download "kgate[all]" -d FOLDER.'
+_UNCHECKED: Final = (
+    "If the far side has another Python or processor, fill it for that one (pip download"
+    " --platform --python-version) and say --unchecked."
+)
 _NOTE: Final = """\
 kgate for a site without internet, from {site}
 
@@ -48,14 +57,41 @@ class Bootstrap:
     """Of the list of digests: what two people compare."""
 
 
-def write_bootstrap(mirror: Mirror, wheels: Path, folder: Path) -> Bootstrap:
-    """Write the first disc into an empty folder; raises NotFound if no kgate wheel is there."""
+def check_wheels(wheels: Path) -> None:
+    """Raise NotFound, saying what is missing, unless pip could install kgate from this folder.
+
+    Asked for this machine's Python and processor. Nothing is installed and nothing fetched.
+    """
+    command = [sys.executable, "-m", "pip", "--isolated", "install", "--dry-run", "--quiet"]
+    command += ["--ignore-installed", "--no-index", "--find-links", str(wheels), "kgate[all]"]
+    command += ["--disable-pip-version-check", "--only-binary=:all:"]
+    try:
+        done = subprocess.run(  # noqa: S603  # a fixed program; the folder is one argument
+            command, capture_output=True, text=True, timeout=_PIP, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired) as exc:
+        raise KgateError(f"the wheels cannot be tried: {exc}", hint=_UNCHECKED) from exc
+    if done.returncode:
+        said = [line for line in done.stderr.splitlines() if line.startswith("ERROR: ")]
+        reason = said[0].removeprefix("ERROR: ") if said else "pip failed"
+        raise NotFound(f"{wheels} would not install: {reason}", hint=f"{_FILL} {_UNCHECKED}")
+
+
+def write_bootstrap(
+    mirror: Mirror, wheels: Path, folder: Path, *, checked: bool = True
+) -> Bootstrap:
+    """Write the first disc into an empty folder.
+
+    Raises NotFound if no kgate wheel is there or, if they are to be checked, not all of its needs.
+    """
     found = sorted(wheels.glob("*.whl"))
     if not any(path.name.startswith("kgate-") for path in found):
         raise NotFound(
             f"there is no wheel of kgate in {wheels}",
-            hint=f'fill it where there is a network: pip download "kgate[all]" -d {wheels}',
+            hint=_FILL,
         )
+    if checked:
+        check_wheels(wheels)
     try:
         if folder.exists() and any(folder.iterdir()):
             raise Conflict(f"{folder} is not empty", hint="name an empty folder or disc")
