@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+import tarfile
+from typing import TYPE_CHECKING, Any
 
 import pytest
+import stamina
 
 from kgate_cli.main import main
 from kgate_core.errors import Conflict, InvalidInput, NotFound
@@ -294,3 +297,129 @@ def test_an_upgrade_says_what_it_brings(
     assert kgate(site, "lock", "--upgrade", "all") == 0
     shown = capsys.readouterr().out
     assert "+ imports: socket" in shown
+
+
+def test_a_dry_run_says_what_would_happen_and_does_nothing(
+    site: Site,
+    hub: HubSimulator,
+    built: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    hub.publish(REPO, built)
+    site.pin(PIN)
+    with site.mirror() as mirror:
+        _ = mirror.catalog, mirror.store
+
+    def rehearsed() -> dict[str, Any]:
+        capsys.readouterr()
+        before = content(site)
+        kgate(site, "sync", "--dry-run", "--json")
+        assert content(site) == before
+        found: dict[str, Any] = json.loads(capsys.readouterr().out)
+        return found
+
+    first = rehearsed()
+    assert [step["does"] for step in first["steps"]] == ["lock"]
+    files = [path for path in (built / "build").rglob("*") if path.is_file()]
+    assert first["bytes"] == sum(path.stat().st_size for path in files)
+    assert not hub.count("*/resolve/*")
+    site.lock()
+    assert [step["does"] for step in rehearsed()["steps"]] == ["fetch"]
+    site.sync()
+    assert [(step["does"], step["bytes"]) for step in rehearsed()["steps"]] == [("unchanged", 0)]
+    newer = repos.copy_repo(built, tmp_path / "newer")
+    (newer / "README.md").write_text("rebuilt", encoding="utf-8")
+    commit = hub.publish(REPO, newer)
+    assert [step["moved"] for step in rehearsed()["steps"]] == [commit]
+    hub.stop()
+    with stamina.set_testing(True, attempts=1):
+        assert [step["does"] for step in rehearsed()["steps"]] == ["fail"]
+        assert kgate(site, "sync", "--dry-run") == 3
+    assert "nothing was done" in capsys.readouterr().out
+
+
+def content(site: Site) -> dict[str, bytes]:
+    """Return every file of a site but SQLite's own journals."""
+    return {
+        str(path.relative_to(site.folder)): path.read_bytes()
+        for path in site.folder.rglob("*")
+        if path.is_file() and not path.name.endswith(("-shm", "-wal"))
+    }
+
+
+def layout_of(folder: Path, version: str, cuda: str | None, *more: dict[str, bytes]) -> Path:
+    """Write an OCI layout of one image with torch's version.py in its first layer."""
+    blobs = folder / "blobs" / "sha256"
+    blobs.mkdir(parents=True)
+
+    def put(data: bytes) -> dict[str, Any]:
+        name = hashlib.sha256(data).hexdigest()
+        (blobs / name).write_bytes(data)
+        return {"digest": f"sha256:{name}", "size": len(data)}
+
+    def layer(files: dict[str, bytes]) -> dict[str, Any]:
+        packed = io.BytesIO()
+        with tarfile.open(fileobj=packed, mode="w:gz") as archive:
+            for name, data in files.items():
+                entry = tarfile.TarInfo(name)
+                entry.size = len(data)
+                archive.addfile(entry, io.BytesIO(data))
+        media = "application/vnd.oci.image.layer.v1.tar+gzip"
+        return {"mediaType": media, **put(packed.getvalue())}
+
+    text = (
+        f"from typing import Optional\n__version__ = {version!r}\ncuda: Optional[str] = {cuda!r}\n"
+    )
+    first = layer({"usr/lib/python3/site-packages/torch/version.py": text.encode()})
+    config = put(b'{"architecture": "amd64", "os": "linux"}')
+    manifest = {"schemaVersion": 2, "config": config, "layers": [first, *map(layer, more)]}
+    index = {"schemaVersion": 2, "manifests": [put(json.dumps(manifest).encode())]}
+    (folder / "index.json").write_text(json.dumps(index), encoding="utf-8")
+    (folder / "oci-layout").write_text('{"imageLayoutVersion": "1.0.0"}', encoding="utf-8")
+    return folder
+
+
+def test_preflight_reads_the_machine_from_an_image(
+    site: Site,
+    hub: HubSimulator,
+    built: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    hub.publish(REPO, built)
+    site.pin(PIN)
+    site.lock()
+    assert kgate(site, "preflight", str(layout_of(tmp_path / "cpu", "2.14.0+cpu", None))) == 0
+    capsys.readouterr()
+    cuda = layout_of(tmp_path / "cuda", "2.13.0+cu130", "13.0")
+    assert kgate(site, "preflight", str(cuda), "--gpus", "sm_90", "--json") == 1
+    document = json.loads(capsys.readouterr().out)
+    assert document["machines"] == ["torch 2.13, cuda 13.0, x86_64, sm_90"]
+    assert [item["kernel"] for item in document["lost"]] == [f"{REPO}@v1"]
+    (digest,) = [
+        item["digest"] for item in json.loads((cuda / "index.json").read_bytes())["manifests"]
+    ]
+    assert kgate(site, "preflight", f"{cuda}@{digest}", "--gpus", "sm_90") == 1
+    assert kgate(site, "preflight", f"{cuda}@sha256:{'0' * 64}") == 4
+    gone = {"usr/lib/python3/site-packages/.wh.torch": b""}
+    assert kgate(site, "preflight", str(layout_of(tmp_path / "gone", "2.13", None, gone))) == 1
+    assert "there is no torch in the image" in capsys.readouterr().err
+    assert kgate(site, "preflight", str(tmp_path / "absent")) == 1
+    assert kgate(site, "preflight", str(cuda), "--torch", "2.13") == 2
+    assert kgate(site, "preflight") == 2
+
+
+def test_targets_are_read_from_an_unpacked_image(
+    site: Site, hub: HubSimulator, built: Path
+) -> None:
+    hub.publish(REPO, built)
+    site.pin(PIN)
+    torch = site.folder / "image" / "usr" / "lib" / "python3" / "dist-packages" / "torch"
+    torch.mkdir(parents=True)
+    (torch / "version.py").write_text("__version__ = '2.13.1'\ncuda = None\n", encoding="utf-8")
+    add(site, "targets: [{image: ./image}]\n")
+    with pytest.raises(InvalidInput, match="no library that tells the processor"):
+        load_config(site.config_path)
+    (torch / "_C.so").write_bytes(b"\x7fELF" + bytes(14) + b"\x3e\x00")
+    assert site.lock().kernels[0].targets == {"torch 2.13, cpu, x86_64": NATIVE}

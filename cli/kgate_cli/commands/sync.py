@@ -28,11 +28,13 @@ if TYPE_CHECKING:
     type=click.Path(file_okay=False, path_type=Path),
     help="Write reports for CI and people there: JSON, Markdown, SARIF, JUnit, OpenReports; SBOMs.",
 )
+@click.option("--dry-run", is_flag=True, help="Say what would be fetched and decided; do nothing.")
 @click.option("--no-sign", is_flag=True, help="Open no key and publish nothing; see `kgate sign`.")
 @config_option
 @json_option
 def command(
     locked: bool,  # noqa: FBT001  # click passes flags by name
+    dry_run: bool,  # noqa: FBT001  # the same
     no_sign: bool,  # noqa: FBT001  # the same
     report_dir: Path | None,
     config_path: Path,
@@ -49,8 +51,11 @@ def command(
     \b
     Examples:
       kgate sync
+      kgate sync --dry-run
       kgate sync --locked --report-dir out/
     """
+    if dry_run:
+        return _rehearse(config_path, output, locked=locked)
     with open_mirror(config_path, acts=True) as mirror:
         with output.progress("sync") as (count, tell):
             from kgate_mirror_server.ingest.sync import new_source, sync
@@ -69,6 +74,46 @@ def command(
         code = _code(mirror, result)
         output.result("sync", to_json(mirror, result, now()), ok=code == exits.YES)
         render(output, mirror, result, now())
+    return code
+
+
+def _rehearse(config_path: Path, output: Output, *, locked: bool) -> int:
+    from kgate_cli.output import size
+    from kgate_mirror_server.ingest.rehearsal import rehearse
+    from kgate_mirror_server.ingest.resolve import read_lock, require_lock
+    from kgate_mirror_server.ingest.sync import new_source
+
+    with open_mirror(config_path) as mirror, output.progress("sync") as (count, _tell):
+        lock = read_lock(mirror.config.folder)
+        if locked:
+            require_lock(lock, mirror.config)
+        steps = rehearse(mirror, lock, new_source(mirror, count), now())
+    errors = [step.error for step in steps if step.error is not None]
+    code = exits.worst(errors, refused=False)
+    total = sum(step.size for step in steps)
+    output.result(
+        "sync",
+        {"dryRun": True, "bytes": total, "steps": [step.to_json() for step in steps]},
+        ok=code == exits.YES,
+    )
+    output.table(
+        ("KERNEL", "WOULD", "COMMIT", "FILES", "SIZE", "UPSTREAM"),
+        [
+            (
+                str(step.pin),
+                step.does,
+                "" if step.commit is None else step.commit.short,
+                str(step.files),
+                size(step.size),
+                "" if step.moved is None else f"moved to {step.moved.short}",
+            )
+            for step in steps
+        ],
+    )
+    for step in steps:
+        if step.error is not None:
+            output.note(f"error: {step.pin}: {step.error.message}")
+    output.say(f"{len(steps)} pins, {size(total)} would be fetched; nothing was done.")
     return code
 
 
