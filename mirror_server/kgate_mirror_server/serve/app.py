@@ -39,7 +39,7 @@ from kgate_mirror_server.serve.rate import RateLimit
 from kgate_mirror_server.serve.reports import ReportInbox
 from kgate_mirror_server.serve.router import Asked, Router
 from kgate_mirror_server.serve.snapshot import SnapshotSource
-from kgate_mirror_server.serve.traffic import Watched, count
+from kgate_mirror_server.serve.traffic import Watched, count, part_of
 from kgate_mirror_server.serve.trustfolder import TrustFolder
 from kgate_mirror_server.serve.wire import Answer, Request, error, json_answer
 
@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from kgate_mirror_server.serve.delegate import ModelDelegate
     from kgate_mirror_server.serve.settings import ServeSettings
     from kgate_mirror_server.serve.snapshot import CatalogReader
+    from kgate_mirror_server.serve.telemetry import Telemetry
     from kgate_mirror_server.serve.usage import Usage
     from kgate_mirror_server.serve.wire import Receive, Scope, Send
 
@@ -103,6 +104,8 @@ class ServeApp:
         self._admin = AdminApi(source)
         # Where all callers see the same, an answer may be kept as long as the snapshot lasts.
         self.same_for_all = isinstance(access, OpenAccess) and not settings.marked_lanes
+        self.telemetry = _telemetry(settings, metrics)
+        self.same_for_all &= self.telemetry is None  # each request has a span
         limits = settings.limits
         self._rate = (
             None
@@ -121,8 +124,10 @@ class ServeApp:
                 request = Request(scope, receive)
                 if wait := self.over_rate(str(scope.get("client")), scope["path"]):
                     await _too_many(wait).send(request, send)
-                else:
+                elif self.telemetry is None:
                     await self._respond(request, Watched(send))
+                else:
+                    await self._traced(self.telemetry, request, Watched(send))
             case _:
                 await send({"type": "websocket.close", "code": 1000})
 
@@ -131,6 +136,13 @@ class ServeApp:
         if self._rate is None or path in _HEALTH:
             return 0.0
         return self._rate.wait(client, time.monotonic())
+
+    async def _traced(self, telemetry: Telemetry, request: Request, send: Watched) -> None:
+        span = telemetry.begin(request, part_of(request.segments or []))
+        try:
+            await self._respond(request, send)
+        finally:
+            telemetry.end(span, send.status)
 
     async def _respond(self, request: Request, send: Watched) -> None:
         parts = request.segments or []
@@ -241,6 +253,19 @@ class ServeApp:
 def _too_many(seconds: float) -> Answer:
     wait = str(math.ceil(seconds)).encode("ascii")
     return error(429, "too many requests from this address", (b"retry-after", wait))
+
+
+def _telemetry(settings: ServeSettings, metrics: Metrics) -> Telemetry | None:
+    if settings.otlp is None:
+        return None
+    try:
+        # An SDK with threads is nothing that a mirror without a collector should carry.
+        from kgate_mirror_server.serve.telemetry import Telemetry  # noqa: PLC0415
+    except ImportError as exc:
+        raise InvalidInput(
+            "serve.otlp: OpenTelemetry is not installed", hint="pip install 'kgate[otel]'"
+        ) from exc
+    return Telemetry(settings.otlp, metrics)
 
 
 def _delegate(settings: ServeSettings) -> ModelDelegate | None:

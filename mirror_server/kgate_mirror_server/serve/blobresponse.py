@@ -16,7 +16,15 @@ from typing import TYPE_CHECKING, Final
 from kgate_core.errors import IntegrityError, NotFound
 from kgate_mirror_server.serve.ranges import MAX_RANGES, Span, Unsatisfiable, parse_ranges
 from kgate_mirror_server.serve.settings import SendFile
-from kgate_mirror_server.serve.wire import FILE_RANGE, FIXED, PATHSEND, Answer, Header, error, matches
+from kgate_mirror_server.serve.wire import (
+    FILE_RANGE,
+    FIXED,
+    PATHSEND,
+    Answer,
+    Header,
+    error,
+    matches,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 EMPTY_COMMIT: Final = hashlib.sha1(b"kgate: nothing", usedforsecurity=False).hexdigest()
 """The revision of everything that is not there; no git commit has this id by construction."""
+MAIN: Final = "main"
 EMPTY_VERSIONS: Final = range(1, 17)
 _VERSION: Final = re.compile(r"v(0|[1-9][0-9]{0,5})")
 
@@ -71,7 +72,9 @@ def find_revision(
 ) -> RevisionView | Empty | None:
     """Return what a revision of a repository means; None if it means nothing.
 
-    `default_branch` lets `main` mean the newest version, as clients before versions ask for it.
+    `default_branch` lets `main` mean the newest version, as clients before versions ask for it;
+    without, it is the branch of a kernel repository that holds no builds. `kernels` 0.14 to 0.16
+    look there for a redirect and take a missing branch for an error.
     """
     revision = revision.removeprefix("refs/heads/")
     if revision == EMPTY_COMMIT:
@@ -81,9 +84,11 @@ def find_revision(
         if repo is not None and number in repo.branches:
             return repo.revisions[str(repo.branches[number])]
         return Empty.COMMIT if number in EMPTY_VERSIONS else None
+    if revision == MAIN and not default_branch:
+        return Empty.COMMIT
     if repo is None:
         return None
-    if revision == "main" and default_branch:
+    if revision == MAIN:
         return repo.newest
     return repo.revisions.get(revision)
 

@@ -69,6 +69,10 @@ class Metrics:
             self._clients.add(labels)
         self.count("kgate_clients_total", labels)
 
+    def of(self, name: str) -> Mapping[Labels, int]:
+        """Return this worker's counts of one counter by their labels."""
+        return {labels: value for (key, labels), value in self._counts.items() if key == name}
+
     def share(self) -> None:
         """Write this worker's counters where the others find them."""
         if self._directory is None:

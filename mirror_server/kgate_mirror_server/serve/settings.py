@@ -81,6 +81,19 @@ class TlsFiles:
 
 
 @dataclass(frozen=True, slots=True)
+class OtlpSettings:
+    """An OpenTelemetry collector that gets traces and metrics."""
+
+    endpoint: str
+    """Its OTLP/HTTP address, such as `http://127.0.0.1:4318`."""
+    service: str = "kgate"
+    sampled: float = 1.0
+    """Part of the requests that are traced, 0 to 1."""
+    seconds: float = 10.0
+    """Time between two batches."""
+
+
+@dataclass(frozen=True, slots=True)
 class Limits:
     """What one client, or all together, may ask of a worker (T21)."""
 
@@ -142,6 +155,8 @@ class ServeSettings:
     """Folder in which workers share their counters; the server makes one if it has several."""
     tls: TlsFiles | None = None
     limits: Limits = Limits()
+    otlp: OtlpSettings | None = None
+    """Where traces and metrics go; None sends nothing."""
     patrol: PatrolSettings | None = None
     """Reads the store again in the background; None leaves that to `kgate scrub`."""
     kept: Path | None = None

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from kgate_core.kernel import KernelRef, RepoType
-from kgate_mirror_server.serve.lookup import Empty, find_revision, parse_ref
+from kgate_mirror_server.serve.lookup import MAIN, Empty, find_revision, parse_ref
 from kgate_mirror_server.serve.settings import DenyStyle
 from kgate_mirror_server.serve.wire import error
 
@@ -34,7 +34,8 @@ class Target:
         if self.found is None and not self.uniform:
             return None
         found = find_revision(self.found, text, default_branch=self.asked_as is RepoType.MODEL)
-        return None if isinstance(found, Empty) and not self.uniform else found
+        fallback = isinstance(found, Empty) and text != MAIN
+        return None if fallback and not self.uniform else found
 
 
 def find_target(kind: str, org: str, name: str, visible: Visible) -> Target | None:

@@ -43,9 +43,9 @@ class Watched:
 
 def count(metrics: Metrics, request: Request, parts: Sequence[str], sent: Watched) -> None:
     """Count one answered request."""
+    part = part_of(parts)
     if parts[:1] == ["l"]:
         parts = parts[2:]
-    part = _part(parts)
     metrics.count("kgate_requests_total", (("part", part), ("status", str(sent.status))))
     if part == "file" and not request.head and sent.status in {200, 206}:
         metrics.count("kgate_sent_bytes_total", by=sent.announced)
@@ -60,8 +60,9 @@ def count(metrics: Metrics, request: Request, parts: Sequence[str], sent: Watche
             pass
 
 
-def _part(parts: Sequence[str]) -> str:
-    match parts:
+def part_of(parts: Sequence[str]) -> str:
+    """Return which part of the mirror an address belongs to, from a closed set."""
+    match parts[2:] if parts[:1] == ["l"] else parts:
         case ["api", "kgate", *_]:
             return "pod"
         case [_, _, "resolve", *_]:

@@ -19,6 +19,7 @@ from kgate_mirror_server.serve.settings import (
     DenyStyle,
     JwtSettings,
     Limits,
+    OtlpSettings,
     PatrolSettings,
     SendFile,
     ServeSettings,
@@ -82,6 +83,18 @@ class Jwt(_Strict):
     accounts: Annotated[tuple[Account, ...], Field(min_length=1)]
 
 
+class Otlp(_Strict):
+    """An OpenTelemetry collector that gets traces and metrics (extra `otel`)."""
+
+    endpoint: Annotated[str, Field(pattern=r"^https?://[^/]+")]
+    """Its OTLP/HTTP address, such as `http://collector:4318`."""
+    service: Annotated[str, Field(min_length=1)] = "kgate"
+    sampled: Annotated[float, Field(ge=0, le=1)] = 1.0
+    """Part of the requests that are traced."""
+    seconds: Annotated[float, Field(gt=0, le=3600)] = 10.0
+    """Time between two batches."""
+
+
 class Bounds(_Strict):
     """What one client, or all together, may ask of a worker (T21)."""
 
@@ -120,6 +133,8 @@ class Serve(_Strict):
     jwt: Jwt | None = None
     """Service accounts that may call besides the holders of tokens."""
     limits: Bounds = Bounds()
+    otlp: Otlp | None = None
+    """A collector; without, nothing is sent anywhere."""
     shim_required: tuple[str, ...] = ()
     """Lanes that show kernels only to clients beside which the shim runs."""
     reports: Reports | None = None
@@ -166,6 +181,7 @@ def serve_settings(
             None if serve.jwt is None else _jwt(serve.jwt, path),
         ),
         limits=_limits(serve),
+        otlp=OtlpSettings(**serve.otlp.model_dump()) if serve.otlp else None,
         marked_lanes=frozenset(serve.shim_required),
         public_url=serve.public_url.rstrip("/"),
         delegate=None
