@@ -155,10 +155,10 @@ class ServeSettings:
     """Folder in which workers share their counters; the server makes one if it has several."""
     tls: TlsFiles | None = None
     limits: Limits = Limits()
-    otlp: OtlpSettings | None = None
-    """Where traces and metrics go; None sends nothing."""
     patrol: PatrolSettings | None = None
     """Reads the store again in the background; None leaves that to `kgate scrub`."""
+    otlp: OtlpSettings | None = None
+    """Where traces and metrics go; None sends nothing."""
     kept: Path | None = None
     """Folder in which the server keeps what it served, to start from while the database is down."""
     poll_seconds: float = 1.0
