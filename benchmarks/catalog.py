@@ -64,14 +64,19 @@ def measure(site: Site, size: int) -> dict[str, float | int]:
         build(site.folder / "built" / "acme" / f"kernel{number:05}", number)
     site.pin(*(f"repo: acme/kernel{number:05}, version: 1" for number in range(size)))
     known = pinned(site)
-    start = time.monotonic()
+    start = time.process_time()
     fill(site)
-    each = (time.monotonic() - start) * 1000 / max(1, size - known)
-    figures: dict[str, float | int] = {"kernels": size, "fill_ms_each": round(each, 1)}
+    each = (time.process_time() - start) * 1000 / max(1, size - known)
+    figures: dict[str, float | int] = {"kernels": size, "fill_cpu_ms_each": round(each, 1)}
     for command in (("lock",), ("sync", "--locked"), ("ls",)):
-        seconds, memory = kgate(site, *command)
-        figures[f"{command[0]}_s"], figures[f"{command[0]}_mb"] = seconds, memory
-    figures["serve_ready_s"], figures["serve_mb"] = serve(site)
+        seconds, cpu, memory = kgate(site, *command)
+        figures |= {
+            f"{command[0]}_s": seconds,
+            f"{command[0]}_cpu_s": cpu,
+            f"{command[0]}_mb": memory,
+        }
+    seconds, cpu, memory = serve(site)
+    figures |= {"serve_ready_s": seconds, "serve_ready_cpu_s": cpu, "serve_mb": memory}
     database = site.folder / "kgate-data" / "kgate.db"
     figures["database_mb"] = round(database.stat().st_size / 1e6, 1)
     return figures
@@ -151,8 +156,8 @@ def build(folder: Path, number: int) -> None:
         path.write_text(json.dumps({**document, "digest": digest_of(variant)}), encoding="utf-8")
 
 
-def kgate(site: Site, *arguments: str) -> tuple[float, int]:
-    """Run a command as a person does; return its seconds and its peak memory in MB."""
+def kgate(site: Site, *arguments: str) -> tuple[float, float, int]:
+    """Run a command as a person does; return its seconds, CPU seconds and peak memory in MB."""
     program = "import sys; from kgate_cli.main import main; sys.exit(main())"
     command = [sys.executable, "-c", program, *arguments, "--config", str(site.config_path)]
     start = time.monotonic()
@@ -161,11 +166,12 @@ def kgate(site: Site, *arguments: str) -> tuple[float, int]:
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode != 0:
         raise SystemExit(f"kgate {' '.join(arguments)} ended with {process.returncode}")
-    return round(time.monotonic() - start, 2), usage.ru_maxrss // 1024
+    cpu = round(usage.ru_utime + usage.ru_stime, 2)
+    return round(time.monotonic() - start, 2), cpu, usage.ru_maxrss // 1024
 
 
-def serve(site: Site) -> tuple[float, int]:
-    """Start the server; return the seconds until it is ready and its peak memory in MB."""
+def serve(site: Site) -> tuple[float, float, int]:
+    """Start the server; return seconds and CPU seconds until it is ready, and its memory in MB."""
     import urllib.error
     import urllib.request
 
@@ -192,7 +198,10 @@ def serve(site: Site) -> tuple[float, int]:
         ready = round(time.monotonic() - start, 2)
         status = Path(f"/proc/{process.pid}/status").read_text(encoding="ascii")
         peak = next(line for line in status.splitlines() if line.startswith("VmHWM"))
-        return ready, int(peak.split()[1]) // 1024
+        fields = Path(f"/proc/{process.pid}/stat").read_text(encoding="ascii").rsplit(")", 1)[1]
+        ticks = sum(int(field) for field in fields.split()[11:13])
+        cpu = round(ticks / os.sysconf("SC_CLK_TCK"), 2)
+        return ready, cpu, int(peak.split()[1]) // 1024
     finally:
         process.terminate()
         process.wait(30)

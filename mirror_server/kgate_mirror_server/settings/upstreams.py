@@ -62,8 +62,6 @@ class Upstream(BaseModel):
     """Shell patterns over `org/name` that may not, whatever `allow` says."""
     publishers: tuple[Publisher, ...] | None = None
     """Whose signatures count for what comes from here; those of the whole file unless given."""
-    trust_root: Path | None = None
-    """Pinned root of the kgate that this upstream is: its attestations are checked against it."""
 
     @field_validator("url")
     @classmethod
