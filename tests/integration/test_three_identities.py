@@ -164,7 +164,7 @@ def test_who_serves_needs_no_key_if_somebody_else_refreshes(
     assert site.kgate("sync") == 0
     started: list[object] = []
 
-    def run(_settings: object, *, refresh: object) -> None:
+    def run(_settings: object, *, refresh: object, **_others: object) -> None:
         started.append(refresh)
 
     monkeypatch.setattr("kgate_mirror_server.serve.server.run", run)

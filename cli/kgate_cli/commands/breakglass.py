@@ -67,9 +67,8 @@ def ask(  # one argument for each option
     output.result("break-glass", {"requests": [_to_json(item, counts=False) for item in made]})
     for item in made:
         output.plain(f"{item.path}: {item.about} until {write_time(item.glass.until)}")
-    output.say(
-        f"Asked. Two holders of the role approve run `kgate break-glass approve {reference}`."
-    )
+    output.say("Asked. Two holders of the role approve sign it now:")
+    output.say(f"  kgate break-glass approve {reference}")
     return 0
 
 
