@@ -66,7 +66,8 @@ def test_the_lock_file_satisfies_what_the_project_asks_for() -> None:
     for group in project["dependency-groups"].values():
         asked += group
     locked: dict[str, set[str]] = {}
-    for package, version in _PIN.findall(text("requirements/dev.lock")):
+    locks = text("requirements/dev.lock") + text("requirements/fuzz.lock")
+    for package, version in _PIN.findall(locks):
         locked.setdefault(package, set()).add(version)
     unmet = [
         line
