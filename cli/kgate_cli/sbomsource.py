@@ -39,11 +39,13 @@ class Named:
 def read_sbom(
     named: str, variant: str | None, config_path: Path, output: Output, *, sha512: bool
 ) -> Named:
-    """Return the document of a path (scanned now) or a mirrored kernel (as it was attested).
+    """Return the document of a path or `oci://` image (scanned now) or a mirrored kernel's own.
 
     Raises NotFound if nothing, or more than one variant, is meant.
     """
     path = Path(named)
+    if named.startswith("oci://"):
+        return _of_image(named, variant, output)
     if path.exists():
         return _of_path(path, variant, output, sha512=sha512)
     return _stored(named, variant, config_path, sha512=sha512)
@@ -65,6 +67,22 @@ def _of_path(path: Path, variant: str | None, output: Output, *, sha512: bool) -
         subject, item.manifest, item.metadata, item.report, timestamp=_time(SBOM_TIME)
     )
     return Named(data, dict(_hash_path(path, item)) if sha512 else {})
+
+
+def _of_image(named: str, variant: str | None, output: Output) -> Named:
+    from kgate_cli.scanning import OWN_ACCESS, scan_target
+    from kgate_mirror_server.app import SBOM_TIME
+    from kgate_scanner.sbom import build_sbom
+    from kgate_scanner.sbom_subject import SbomSubject
+
+    found = scan_target(named, OWN_ACCESS, output)
+    scanned = {item.variant or item.name: item for item in found}
+    item = scanned[_choose(named, variant, sorted(scanned))]
+    subject = SbomSubject.of_path(named.removeprefix("oci://"), item.manifest, item.variant)
+    data = build_sbom(
+        subject, item.manifest, item.metadata, item.report, timestamp=_time(SBOM_TIME)
+    )
+    return Named(data)
 
 
 def _time(otherwise: datetime) -> datetime:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
@@ -18,6 +18,13 @@ if TYPE_CHECKING:
     from kgate_mirror_server.oci.images import RemoteImage, RemoteImages
     from kgate_scanner.paths import Scanned
 
+OWN_ACCESS: Final = {
+    "platform": "linux/amd64",
+    "plain_http": False,
+    "ca_file": None,
+    "docker_config": None,
+}
+"""The user's own credentials and the commonest platform, where a command has no options for it."""
 F = TypeVar("F", bound="Callable[..., Any]")
 
 
@@ -51,6 +58,17 @@ def scan_target(target: str, access: dict[str, Any], output: Output) -> tuple[Sc
     if not scanned:
         raise InvalidInput(f"there is no file to scan in {target}")
     return tuple(scanned)
+
+
+def is_reference(target: str) -> bool:
+    """Return whether a text can name an image in a registry."""
+    from kgate_mirror_server.oci.images import ImageReference
+
+    try:
+        ImageReference.parse(target)
+    except InvalidInput:
+        return False
+    return True
 
 
 def open_images(

@@ -125,18 +125,28 @@ def collect_image(image: Image, into: Path) -> list[tuple[Variant | None, Collec
     """
     stack = _Stack(into)
     for layer in image.layers:
-        with image.open_layer(layer) as raw:
-            content = _Verified(raw, layer)
-            try:
-                with _opened(content, layer.media_type) as unpacked:
-                    _apply(unpacked, stack)
-            except _BROKEN as exc:
-                content.finish()  # bytes that were changed are the better explanation
-                raise InvalidInput(f"layer {layer.digest.short} cannot be read: {exc}") from exc
-            content.finish()
+        with unpacked(image, layer) as content:
+            _apply(content, stack)
     return [
         (variant, _collection(places)) for variant, places in split(chosen(stack.places)).items()
     ]
+
+
+@contextmanager
+def unpacked(image: Image, layer: Layer) -> Iterator[IO[bytes]]:
+    """Give a layer's tar; when the block ends it was the layer that the image names.
+
+    Raises InvalidInput if it is broken, IntegrityError if it is another one.
+    """
+    with image.open_layer(layer) as raw:
+        content = _Verified(raw, layer)
+        try:
+            with _opened(content, layer.media_type) as tar:
+                yield tar
+        except _BROKEN as exc:
+            content.finish()  # bytes that were changed are the better explanation
+            raise InvalidInput(f"layer {layer.digest.short} cannot be read: {exc}") from exc
+        content.finish()
 
 
 def _collection(places: dict[str, Path]) -> Collection:

@@ -212,3 +212,43 @@ def test_what_the_registry_does_not_have_is_said(registry: LiveRegistry) -> None
     reference = ImageReference.parse(f"{registry.address}/ai/none:1")
     with pytest.raises(NotFound):
         RemoteImages(reference).find("linux/amd64", silent)
+
+
+VERSION = b"__version__ = '2.13.0+cu130'\ncuda: str | None = '13.0'\nhip = None\n"
+
+
+def test_preflight_reads_the_machine_from_an_image_in_a_registry(
+    registry: LiveRegistry, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    site = Site.found(tmp_path / "site", CONNECTED, kernels=built_kernels(tmp_path / "cache"))
+    site.sync()
+    assert site.kgate("lock") == 0
+    repository = Registry(Place(registry.address)).named("ai/next")
+    old = layer({f"{HOME}/torch/version.py": b"__version__ = '1.0'\n"})
+    new = layer({f"{HOME}/torch/version.py": VERSION})
+    image = push_image(repository, "arm64", old, new)
+    push_index(repository, image)
+    name = f"{registry.address}/ai/next:1.2"
+    capsys.readouterr()
+    arguments = ("preflight", name, "--gpus", "sm_90", "--json")
+    site.kgate(*arguments, "--platform", "linux/arm64")
+    (machine,) = json.loads(capsys.readouterr().out)["machines"]
+    for word in ("2.13", "13.0", "aarch64", "sm_90"):
+        assert word in machine
+    assert site.kgate(*arguments) == 1
+    assert "only for linux/arm64" in json.loads(capsys.readouterr().out)["message"]
+    without = push_image(repository, "amd64", layer({"a.so": LIBRARY}))
+    assert site.kgate("preflight", f"{registry.address}/ai/next@{without['digest']}") == 1
+    assert "there is no torch" in capsys.readouterr().err
+
+
+def test_an_image_in_a_registry_has_an_sbom(
+    registry: LiveRegistry, capsys: pytest.CaptureFixture[str]
+) -> None:
+    repository = Registry(Place(registry.address)).named("ai/sbom")
+    image = push_image(repository, "amd64", layer({"opt/a.so": LIBRARY}))
+    capsys.readouterr()
+    assert main(["sbom", f"oci://{registry.address}/ai/sbom@{image['digest']}"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["bomFormat"] == "CycloneDX"
+    assert str(Digest.of(LIBRARY)).removeprefix("sha256:") in json.dumps(document)

@@ -83,7 +83,8 @@ def print_sbom(
     """Print an SBOM: of a mirrored kernel as it was attested, or of a path, scanned now.
 
     REF is org/name, org/name@v1, org/name@<commit> or the digest of a manifest. PATH is anything
-    that `kgate scan` reads. Equal input gives equal bytes; SOURCE_DATE_EPOCH dates a path's.
+    that `kgate scan` reads, an image in a registry as oci://HOST/NAME:TAG. Equal input gives equal
+    bytes; SOURCE_DATE_EPOCH dates a path's.
 
     \b
     Examples:

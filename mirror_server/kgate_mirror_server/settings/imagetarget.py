@@ -2,7 +2,7 @@
 
 An image is an OCI layout (`PATH` or `PATH@sha256:…` of one manifest in it) or the root of an
 unpacked one. What counts is torch's own `version.py`, as text: nothing of the image runs. GPUs are
-not in an image, and nothing is fetched.
+not in an image, and nothing is fetched: layers of a registry are handed in.
 """
 
 from __future__ import annotations
@@ -17,12 +17,16 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 import zstandard
 
+from kgate_core import strictjson
 from kgate_core.digest import Digest
 from kgate_core.errors import InvalidInput, NotFound
 from kgate_mirror_server.settings.targets import Target
+from kgate_scanner.layers import unpacked
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+
+    from kgate_scanner.layers import Image
 
 Arch = Literal["x86_64", "aarch64"]
 _VERSION: Final = ("torch", "version.py")
@@ -49,6 +53,27 @@ def read_image(place: str, gpus: tuple[str, ...] = ()) -> Target:
     else:
         text, arch = _from_root(path)
     return _target(text, arch, gpus, name)
+
+
+def read_streamed(image: Image, config: bytes, gpus: tuple[str, ...] = ()) -> Target:
+    """Return the machine that an image is for whose layers come from elsewhere, one by one.
+
+    `config` are the bytes of its configuration. Raises NotFound, InvalidInput, IntegrityError.
+    """
+    said = strictjson.loads(config, what=image.name, max_bytes=_MAX_DOCUMENT, floats=True)
+    arch = _ARCHS.get(strictjson.take(said, "architecture", str, what=image.name))
+    if arch is None:
+        raise InvalidInput(f"{image.name}: the architecture {said['architecture']!r} is unknown")
+    text: str | None = None
+    for layer in image.layers:
+        with (
+            unpacked(image, layer) as stream,
+            tarfile.open(fileobj=stream, mode="r|") as archive,
+        ):
+            text = _from_tar(archive, text)
+    if text is None:
+        raise NotFound(f"{image.name}: there is no torch in the image")
+    return _target(text, arch, gpus, image.name)
 
 
 def _target(text: str, arch: Arch, gpus: tuple[str, ...], what: str) -> Target:
@@ -146,17 +171,21 @@ def _from_layer(blob: Path, media_type: str, below: str | None) -> str | None:
                 stream = zstandard.ZstdDecompressor().stream_reader(raw)
             # Whatever else it is compressed with, tarfile sees by itself.
             with tarfile.open(fileobj=stream, mode="r|*") as archive:
-                for member in archive:
-                    parts = PurePosixPath(member.name).parts
-                    if _hides(parts):
-                        found = None
-                    elif member.isreg() and parts[-2:] == _VERSION and parts[-3] in _HOMES:
-                        content = archive.extractfile(member)
-                        found = (
-                            content.read(_MAX_TEXT).decode("utf-8", "replace") if content else ""
-                        )
+                found = _from_tar(archive, below)
     except (tarfile.TarError, zlib.error, zstandard.ZstdError, EOFError, OSError) as exc:
         raise InvalidInput(f"layer {blob.name[:12]} cannot be read: {exc}") from exc
+    return found
+
+
+def _from_tar(archive: tarfile.TarFile, below: str | None) -> str | None:
+    found = below
+    for member in archive:
+        parts = PurePosixPath(member.name).parts
+        if _hides(parts):
+            found = None
+        elif member.isreg() and parts[-2:] == _VERSION and set(parts[-3:-2]) & _HOMES:
+            content = archive.extractfile(member)
+            found = content.read(_MAX_TEXT).decode("utf-8", "replace") if content else ""
     return found
 
 
