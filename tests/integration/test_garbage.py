@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
@@ -24,8 +26,6 @@ from kgate_mirror_server.upkeep.shelf import shelved
 from tests.sitekit import CONNECTED, REPO, Site, built_kernels, time_now
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from kgate_mirror_server.ports import Publication
 
 KILLED_AFTER: Final = """
@@ -50,11 +50,17 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("cache")
 
 
+@pytest.fixture(scope="module")
+def made(cache: Path) -> Site:
+    found = Site.found(cache / "site", CONNECTED, kernels=built_kernels(cache))
+    found.sync()
+    return found
+
+
 @pytest.fixture
-def site(tmp_path: Path, cache: Path) -> Site:
-    made = Site.found(tmp_path / "site", CONNECTED, kernels=built_kernels(cache))
-    made.sync()
-    return made
+def site(tmp_path: Path, made: Site) -> Site:
+    """A copy of a site that serves one kernel."""
+    return Site(Path(shutil.copytree(made.folder, tmp_path / "site")))
 
 
 def configure(site: Site, text: str) -> None:
@@ -149,7 +155,9 @@ def test_old_revisions_go_but_not_what_a_version_or_a_hold_names(site: Site) -> 
     assert site.kgate("gc") == 0
     assert {item.served for item in site.publications()} == {second.served, newest.served}
     gone = {digest.hex for digest in blobs_of(first)}
-    assert gone - {shelved(first)[0].hex} <= stored(site), "a client may be reading it: its bytes wait for the next run"
+    assert gone - {shelved(first)[0].hex} <= stored(site), (
+        "a client may be reading it: its bytes wait for the next run"
+    )
     assert site.kgate("gc") == 0
     kept = {digest.hex for item in (second, newest) for digest in blobs_of(item)}
     assert not (gone - kept) & stored(site)

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+import shutil
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from kgate_core.digest import Digest
 from tests.sitekit import CONNECTED, REPO, Site, built_kernels
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 @pytest.fixture(scope="module")
@@ -19,11 +18,17 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("cache")
 
 
+@pytest.fixture(scope="module")
+def made(cache: Path) -> Site:
+    found = Site.found(cache / "site", CONNECTED, kernels=built_kernels(cache))
+    found.sync()
+    return found
+
+
 @pytest.fixture
-def site(tmp_path: Path, cache: Path) -> Site:
-    made = Site.found(tmp_path / "site", CONNECTED, kernels=built_kernels(cache))
-    made.sync()
-    return made
+def site(tmp_path: Path, made: Site) -> Site:
+    """A copy of a site that serves one kernel."""
+    return Site(Path(shutil.copytree(made.folder, tmp_path / "site")))
 
 
 def place(site: Site, digest: Digest) -> Path:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 READ_CHUNK: Final = 1024 * 1024  # bytes per read while hashing a stored blob
 _BLOB_MODE: Final = 0o444
-_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
+_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ import tempfile
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from kgate_core import strictjson
 from kgate_core.clock import read_time
@@ -42,7 +42,8 @@ if TYPE_CHECKING:
 
     from kgate_mirror_server.app import Mirror
 
-_CHUNK = 1024 * 1024  # bytes per read
+_CHUNK: Final = 1024 * 1024  # bytes per read
+_MARGIN: Final = 1_000  # versions that may have been signed in the second of the backup
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,8 +120,8 @@ def restore(
     key = mirror.key(config.keys.timestamp)
     documents = read_trust(opened.folder / "trust")
     version = Metadata.parse(documents.timestamp, "timestamp").version
-    # At most one timestamp a second was ever signed.
-    later = max(int((now - opened.created).total_seconds()), 0) + 1
+    # A server signs once a minute, a command a few times: never as much as this.
+    later = max(int((now - opened.created).total_seconds()), 0) + _MARGIN
     log = PublicationLog(opened.folder / "trust").bundles()
     fresh = refresh_timestamp(
         documents,
