@@ -1,7 +1,8 @@
 """The same promises on every supported minor version of `kernels`, each in its own environment.
 
-The versions are fetched from the package registry into .cache/clients at first use; the version
-that the test environment itself has is covered by tests/threats.
+The versions are fetched from the package registry into .cache/clients at first use, each beside the
+test environment's torch. The oldest runs in `make test`, those between in `make test-matrix`; the
+newest is what the test environment itself has, and is covered by tests/threats.
 """
 
 from __future__ import annotations
@@ -15,8 +16,6 @@ import pytest
 
 from kgate_client.hook import supported_versions
 from tests.podkit import COMMIT, MODEL, REPO, Pod
-
-pytestmark = pytest.mark.matrix
 
 CLIENTS: Final = Path(__file__).parents[2] / ".cache" / "clients"
 # What each version needs beside the packages of the test environment.
@@ -53,7 +52,14 @@ print(json.dumps(outcomes))
 """
 
 
-@pytest.fixture(params=sorted(EARLIER), scope="module")
+OLDEST: Final = "0.13.0"
+_PARAMETERS: Final = [
+    pytest.param(version, marks=() if version == OLDEST else pytest.mark.matrix)
+    for version in sorted(EARLIER)
+]
+
+
+@pytest.fixture(params=_PARAMETERS, scope="module")
 def client(request: pytest.FixtureRequest) -> tuple[str, str]:
     """Return a version and the search path that has it."""
     version: str = request.param
