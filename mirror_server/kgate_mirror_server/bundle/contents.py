@@ -33,6 +33,7 @@ from kgate_mirror_server.oci.shape import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterator, Mapping, Sequence
     from datetime import datetime
+    from pathlib import Path
 
     from kgate_core.trust import TrustedRoot
     from kgate_mirror_server.app import Mirror
@@ -139,15 +140,22 @@ def gather(
 
 
 def _read_policy(mirror: Mirror) -> bytes:
-    """Return the policy's text; the files of a folder follow one another."""
-    path = mirror.config.path(mirror.config.policy)
+    """Return the text of the site's policy and the lanes' own; files follow one another."""
+    named = (item.policy for item in mirror.config.lanes.values() if item.policy is not None)
+    paths = [mirror.config.path(item) for item in dict.fromkeys((mirror.config.policy, *named))]
     try:
-        if path.is_file():
-            return path.read_bytes()
-        files = sorted(item for item in path.iterdir() if item.suffix in {".yaml", ".yml"})
+        if len(paths) == 1 and paths[0].is_file():
+            return paths[0].read_bytes()
+        files = [file for path in paths for file in _policy_files(path)]
         return b"---\n".join(b"# %s\n%s" % (f.name.encode(), f.read_bytes()) for f in files)
     except OSError as exc:
-        raise KgateError(f"{path}: cannot be read ({exc.strerror})") from exc
+        raise KgateError(f"{exc.filename}: cannot be read ({exc.strerror})") from exc
+
+
+def _policy_files(path: Path) -> list[Path]:
+    if path.is_file():
+        return [path]
+    return sorted(item for item in path.iterdir() if item.suffix in {".yaml", ".yml"})
 
 
 def _proven(

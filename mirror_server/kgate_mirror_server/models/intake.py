@@ -154,13 +154,14 @@ def _decide(
     files: tuple[ServedFile, ...],
     now: datetime,
 ) -> Decision:
-    """Ask the built-in rules about stored files; they count under the site's own policy."""
+    """Ask the built-in rules about stored files; they count under the lane's policy."""
     configs = {
         file.path: _read(mirror, file) for file in files if file.path.rpartition("/")[2] in CONFIGS
     }
     strict = is_strict(models, lane, pin.repo)
     results = judge((file.path for file in files), configs, strict=strict)
-    return Decision(mirror.policy.name, mirror.policy.digest, results, now)
+    policy = mirror.rules.of(lane)
+    return Decision(policy.name, policy.digest, results, now)
 
 
 def _read(mirror: Mirror, file: ServedFile) -> bytes | None:

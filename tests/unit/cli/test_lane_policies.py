@@ -15,6 +15,7 @@ from kgate_core.digest import Digest
 from kgate_core.errors import InvalidInput, TrustError
 from kgate_core.evidence import Outcome, ScanReport
 from kgate_core.kernel import KernelId
+from kgate_mirror_server.bundle.contents import _read_policy
 from kgate_mirror_server.examples import default_cache
 from kgate_mirror_server.examples.build import build_gelu_and_mul
 from kgate_mirror_server.ingest.review import inventory_evidence
@@ -255,3 +256,12 @@ def test_a_list_of_device_images_comes_from_a_scan_and_from_nothing_else(tmp_pat
     assert read_image_list(target.read_bytes()) == frozenset()
     with pytest.raises(InvalidInput, match="unknown schema"):
         read_image_list(b'{"schema": "kgate.dev/scan/v1", "images": []}')
+
+
+def test_a_bundle_carries_the_text_of_every_lanes_policy(site: Site) -> None:
+    with site.config_path.open("a") as file:
+        file.write(LANES)
+    with site.mirror() as mirror:
+        text = _read_policy(mirror).decode()
+    assert "name: baseline" in text
+    assert "name: for-dev" in text
