@@ -21,6 +21,7 @@ from kgate_mirror_server.ports import IntakeState, Publication, PublishedVariant
 from kgate_mirror_server.trust.approvals import kept_approvals
 from kgate_mirror_server.trust.files import replace_file
 from kgate_mirror_server.trust.overruled import Case, find_cases, kernel_of
+from kgate_mirror_server.upkeep.shelf import publish
 from kgate_signer.sign import sign_statement
 
 if TYPE_CHECKING:
@@ -180,7 +181,7 @@ def _publish(mirror: Mirror, case: Case, request: Request, now: datetime) -> Non
         mirror.room.remember(
             glass.kernel, glass.lane, glass.manifest, opened.evidence, IntakeState.DENIED, now
         )
-    mirror.catalog.publish(replace(case.publication, variants=tuple(variants)))
+    publish(mirror, replace(case.publication, variants=tuple(variants)))
     if case.denial is not None:
         mirror.catalog.deny(case.denial)  # it is let in, and it stays denied
 
