@@ -12,11 +12,13 @@ if TYPE_CHECKING:
     from kgate_core.digest import Digest
     from kgate_core.kernel import RepoType, Revision
     from kgate_mirror_server.ports import Denial, Publication
-    from kgate_mirror_server.serve.view import ProvenVariant
+    from kgate_mirror_server.serve.view import ProvenVariant, Withheld
 
 
 def lanes_of(
-    kept: Iterable[tuple[Publication, list[ProvenVariant]]], denials: Iterable[Denial]
+    kept: Iterable[tuple[Publication, list[ProvenVariant]]],
+    denials: Iterable[Denial],
+    withheld: Iterable[tuple[str, Withheld]] = (),
 ) -> dict[str, LaneView]:
     """Return lane name to view, from publications with their proven variants."""
     branches: dict[tuple[str, RepoType, str], dict[int, Revision]] = {}
@@ -44,7 +46,13 @@ def lanes_of(
             by_digest.setdefault(variant.item.manifest, {})[where] = variant
     for denial in denials:
         told.setdefault(denial.lane, {}).setdefault(str(denial.repo), []).append(denial)
-    lanes = {key[0] for key in revisions} | set(told)
+    held: dict[str, dict[str, list[Withheld]]] = {}
+    # A row that somebody made up opens no lane; one that was revoked once stood in its lane.
+    known: set[str] = set()
+    for lane, item in withheld:
+        held.setdefault(lane, {}).setdefault(str(item.repo), []).append(item)
+        known |= {lane} if item.revoked else set()
+    lanes = {key[0] for key in revisions} | set(told) | known
     return {
         lane: LaneView(
             {
@@ -54,6 +62,7 @@ def lanes_of(
             },
             {digest: tuple(found.values()) for digest, found in manifests.get(lane, {}).items()},
             {repo: tuple(found) for repo, found in told.get(lane, {}).items()},
+            {repo: tuple(found) for repo, found in held.get(lane, {}).items()},
         )
         for lane in lanes
     }

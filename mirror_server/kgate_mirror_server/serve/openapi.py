@@ -43,12 +43,13 @@ _DOCUMENT: Final = _parameter(
     "Name of the trust document.",
     "timestamp.json",
 )
+_REASONS: Final = ["unknown", "denied", "revoked", "withheld", "malformed"]
 _ERROR: Final = {
     "type": "object",
     "required": ["error"],
     "properties": {
         "error": {"type": "string"},
-        "reason": {"type": "string", "enum": ["unknown", "denied", "malformed"]},
+        "reason": {"type": "string", "enum": _REASONS},
         "reasons": {"type": "array", "items": {"type": "object"}},
     },
 }

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from kgate_core.clock import write_time
 from kgate_core.kernel import RepoType
 from kgate_mirror_server.serve.lookup import parse_ref
-from kgate_mirror_server.serve.podapi import told
+from kgate_mirror_server.serve.podapi import told, withheld_from
 from kgate_mirror_server.serve.wire import Answer, error, json_answer
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def kernel_page(request: Request, org: str, name: str, visible: Visible) -> Answ
     if ref is None:
         return error(404, "this is not the name of a kernel")
     document = _document(ref, visible)
-    found = bool(document["published"] or document["denied"])
+    found = any(document[part] for part in ("published", "denied", "withheld"))
     status = 200 if found else 404
     if "text/html" not in (request.header(b"accept") or ""):
         return json_answer(document, (b"cache-control", b"no-cache"), status=status)
@@ -76,6 +76,16 @@ def _document(ref: KernelRef, visible: Visible) -> dict[str, Any]:
         "lane": visible.name,
         "published": published,
         "denied": denials,
+        "withheld": [
+            {
+                "type": str(item.repo_type),
+                "revision": str(item.served),
+                "variant": item.variant,
+                "revoked": item.revoked,
+                "reason": item.reason,
+            }
+            for item in withheld_from(visible, str(ref))
+        ],
     }
 
 
@@ -109,6 +119,14 @@ def _html(ref: KernelRef, document: dict[str, Any]) -> str:
             ),
         )
         for item in document["denied"]
+    ]
+    rows += [
+        _row(
+            (item["variant"], "no", "revoked" if item["revoked"] else "withheld"),
+            item["revision"],
+            item["reason"],
+        )
+        for item in document["withheld"]
     ]
     if not rows:
         rows = ["<tr><td colspan=4>Nothing of this name is published in this lane.</td></tr>"]

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from kgate_mirror_server.ports import Denial
     from kgate_mirror_server.serve.lookup import Visible
     from kgate_mirror_server.serve.trustfolder import TrustFolder
-    from kgate_mirror_server.serve.view import ProvenVariant
+    from kgate_mirror_server.serve.view import ProvenVariant, Withheld
     from kgate_mirror_server.serve.wire import Answer, Header
 
 SCHEMA: Final = "kgate.dev/attestations/v1"
@@ -81,7 +81,18 @@ def _by_name(org: str, name: str, revision: str, variant: str, visible: Visible)
                 "denied",
                 reasons=list(denial.reasons),
             )
+    for item in withheld_from(visible, ref):
+        if (item.variant, str(item.served)) == (variant, revision):
+            word = "revoked" if item.revoked else "withheld"
+            return _absent(f"{ref} {variant} is withheld: {item.reason}", word)
     return _absent("there is no attestation under this name", "unknown")
+
+
+def withheld_from(visible: Visible, repo: str) -> tuple[Withheld, ...]:
+    """Return what was published of a repository and is not served now, if the caller may know."""
+    if not visible.caller.sees(visible.name, repo):
+        return ()
+    return visible.view.withheld.get(repo, ())
 
 
 def told(visible: Visible, repo: str) -> tuple[Denial, ...]:

@@ -17,7 +17,7 @@ from kgate_core.errors import Conflict, KgateError
 from kgate_mirror_server.serve.kept import Records
 from kgate_mirror_server.serve.lanes import lanes_of
 from kgate_mirror_server.serve.proof import Proof, prove
-from kgate_mirror_server.serve.view import LaneView, ProvenVariant
+from kgate_mirror_server.serve.view import LaneView, ProvenVariant, Withheld
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -204,6 +204,7 @@ class SnapshotSource:
 
     def _build(self, records: Records, now: datetime) -> Snapshot:
         self._refused = 0
+        self._withheld: list[tuple[str, Withheld]] = []
         proven: dict[_Key, _Proven] = {}
         kept: list[tuple[Publication, list[ProvenVariant]]] = []
         for publication in records.publications:
@@ -228,7 +229,7 @@ class SnapshotSource:
         ends = [found.proof.valid_until for found in proven.values()]
         return Snapshot(
             records.generation,
-            lanes_of(kept, records.denials),
+            lanes_of(kept, records.denials, self._withheld),
             min(ends, default=None),
             self._root is not None,
         )
@@ -260,6 +261,10 @@ class SnapshotSource:
                 )
             reason = proof.reason
         self._refused += 1
+        held = Withheld(
+            publication.repo_type, publication.repo, publication.served, item.variant, reason
+        )
+        self._withheld.append((publication.lane, held))
         _log.error(
             "publication.refused",
             kernel=str(publication.repo),

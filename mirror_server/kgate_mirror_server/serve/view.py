@@ -114,6 +114,23 @@ class RepoView:
 
 
 @dataclass(frozen=True, slots=True)
+class Withheld:
+    """A variant that was published and may not be served now."""
+
+    repo_type: RepoType
+    repo: KernelRef
+    served: Revision
+    variant: str
+    reason: str
+    """Why: a stable word, a colon, a sentence."""
+
+    @property
+    def revoked(self) -> bool:
+        """Whether somebody revoked it."""
+        return self.reason.startswith("revoked")
+
+
+@dataclass(frozen=True, slots=True)
 class LaneView:
     """Everything that one lane shows."""
 
@@ -122,6 +139,8 @@ class LaneView:
     """Variants by the digest of their manifest; several repositories may hold the same bytes."""
     denials: Mapping[str, tuple[Denial, ...]] = field(default_factory=dict)
     """By `org/name`; told to people, never served."""
+    withheld: Mapping[str, tuple[Withheld, ...]] = field(default_factory=dict)
+    """By `org/name`, as above."""
 
 
 def _file_entry(file: ServedFile) -> dict[str, Any]:
