@@ -63,7 +63,7 @@ def test_t20_no_token_is_in_a_log_a_report_a_bundle_an_error_or_a_redirect(
         text = text.replace("\nserve:", "\nserve:\n  tokens: true", 1)
         site.config_path.write_text(text, encoding="utf-8")
         # 1. Everything that succeeds, and the errors that upstream can cause.
-        made = kgate(site, "token", "create", "pods", "--repo", "*", "--json")
+        made = kgate(site, "token", "create", "pods", "--repo", "kernels-community/*", "--json")
         assert made.returncode == 0, made.stderr
         client_token = made.stdout.decode().partition('"token": "')[2].partition('"')[0]
         assert len(client_token) > 20
@@ -74,7 +74,7 @@ def test_t20_no_token_is_in_a_log_a_report_a_bundle_an_error_or_a_redirect(
             ("ls", "--json"),
             ("show", REPO),
             ("token", "list"),
-            ("bundle", "export", str(site.folder / "bundle")),
+            ("bundle", "export", "--out", str(site.folder / "bundle")),
         ):
             done = kgate(site, *arguments)
             assert done.returncode == 0, (arguments, done.stderr)
