@@ -89,7 +89,7 @@ def _ask(mirror: Mirror, workload: Workload, now: datetime, policy: Policy | Non
         [kernel_facts(evidence, decision.results) for evidence, decision in decisions],
         now=now,
         surroundings={
-            **surroundings(mirror, lane),
+            **surroundings(mirror, lane, now),
             "request": workload.request,
             "object": workload.object,
         },

@@ -96,16 +96,19 @@ def question(
         tuple(item for item in mirror.exceptions(now).granted if item.kernel == repo),
         tenants,
         # Only expressions ask for them.
-        surroundings(mirror, evidence.lane) if asked.expressions or tenants else {},
+        surroundings(mirror, evidence.lane, now) if asked.expressions or tenants else {},
     )
 
 
-def surroundings(mirror: Mirror, lane: str) -> Facts:
+def surroundings(mirror: Mirror, lane: str, now: datetime) -> Facts:
     """Return the facts that surround a lane's kernels, as docs/facts.md names them."""
     key = (lane, mirror.catalog.generation())
     if mirror.rules.counted[0] != key:
         mirror.rules.counted = key, _mirror_facts(mirror, lane)
-    return {"mirror": mirror.rules.counted[1]}
+    facts = dict(mirror.rules.counted[1])
+    if mirror.feed is not None:
+        facts["feedAgeSeconds"] = max(0, int((now - mirror.feed.date).total_seconds()))
+    return {"mirror": facts}
 
 
 def _mirror_facts(mirror: Mirror, lane: str) -> Facts:

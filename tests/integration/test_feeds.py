@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -15,10 +16,11 @@ from kgate_core.vsa import PREDICATE_TYPE as VSA_TYPE
 from kgate_core.vsa import Vsa
 from kgate_mirror_server.app import Mirror
 from kgate_mirror_server.ports import EvidenceKind
+from kgate_mirror_server.rulebook import surroundings
 from kgate_mirror_server.upkeep.references import find_references
 from kgate_signer.predicates import VULNS_TYPE
 from tests.feedkit import openvex, osv, own, write_folder
-from tests.sitekit import REPO, VARIANT, Site, built_kernels
+from tests.sitekit import REPO, VARIANT, Site, built_kernels, time_now
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -145,6 +147,17 @@ def test_a_bad_vulnerability_denies_and_an_authorised_statement_lets_it_in_again
     (item,) = shown(site, capsys)["published"]
     (entry,) = item["variants"][VARIANT]["vulnerabilities"]["found"]
     assert (entry["status"], entry["author"]) == ("not_affected", "security@example.com")
+
+
+def test_expressions_may_ask_how_old_the_feed_is(site: Site) -> None:
+    take(site, record("HIGH", repo="acme/other"))
+    mirror = site.mirror()
+    found = surroundings(mirror, "experimental", time_now())["mirror"]
+    mirror.close()
+
+    written = datetime(2026, 10, 1, tzinfo=UTC)  # of the newest record
+    age = int((time_now() - written).total_seconds())
+    assert abs(found["feedAgeSeconds"] - age) <= 5
 
 
 def test_feeds_are_listed_with_age_and_who_vouches(

@@ -135,7 +135,7 @@ def diff(
             (item for item in inventory_evidence(mirror) if lane in {None, item.lane}),
             now=now(),
             exceptions=mirror.exceptions(now()).granted,
-            surroundings=partial(surroundings, mirror),
+            surroundings=partial(surroundings, mirror, now=now()),
         )
     output.result("policy-diff", found.to_json(), ok=not found.newly_denied)
     for change in found.changes:
