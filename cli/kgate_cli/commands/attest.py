@@ -37,7 +37,7 @@ def command(reference: str, out: Path, config_path: Path, output: Output) -> int
     from kgate_mirror_server.trust.files import replace_file
     from kgate_mirror_server.trust.keyless import attest
 
-    with open_mirror(config_path) as mirror:
+    with open_mirror(config_path, acts=True) as mirror:
         made = attest(mirror, reference, now())
     out.mkdir(parents=True, exist_ok=True)
     for item in made:

@@ -62,7 +62,7 @@ def ask(  # one argument for each option
     from kgate_mirror_server.trust.breakglass import ask as ask_for
 
     terms = Terms(reason, requested_by, timedelta(hours=hours))
-    with open_mirror(config_path) as mirror:
+    with open_mirror(config_path, acts=True) as mirror:
         made = ask_for(mirror, reference, terms, mirror.key(key or mirror.config.keys.admit), now())
     output.result("break-glass", {"requests": [_to_json(item, counts=False) for item in made]})
     for item in made:
@@ -96,7 +96,7 @@ def approve(
     """
     from kgate_mirror_server.trust import breakglass
 
-    with open_mirror(config_path) as mirror:
+    with open_mirror(config_path, acts=True) as mirror:
         found = breakglass.find_requests(mirror, reference, now())
         for item in found:
             _show(output, item)
