@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import resource
 import shutil
 import subprocess
 from datetime import timedelta
@@ -404,6 +405,23 @@ def test_a_disc_that_is_too_small_is_refused_before_a_byte_is_written(
     with pytest.raises(KgateError, match="has 1 bytes free"):
         world.export()
     assert list(world.disc.iterdir()) == []
+
+
+def test_a_disc_that_fills_up_halfway_leaves_no_part_and_says_how_large_it_must_be(
+    world: World,
+) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (LARGE - 100_000, hard))
+    try:
+        with pytest.raises(KgateError, match="the disk is full; this part has") as caught:
+            world.export(part_size=10_000_000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert "--part-size" in caught.value.hint
+    assert [path.suffix for path in world.disc.iterdir()] == [".json"]
+    # Room was made: the same folder is taken, and the bundle is whole.
+    world.export(part_size=10_000_000)
+    assert world.bring().result.approved == 1
 
 
 def test_a_key_that_the_trust_metadata_does_not_know_signs_no_bundle(world: World) -> None:
