@@ -83,8 +83,10 @@ class Output:
             console.print(f"  → {error.hint}")
 
     @contextmanager
-    def progress(self, title: str) -> Iterator[tuple[Callable[[int], None], Callable[[str], None]]]:
-        """Give a function that counts bytes and one that says what is being done.
+    def progress(
+        self, title: str, total: int | None = None
+    ) -> Iterator[tuple[Callable[[int], None], Callable[[str], None]]]:
+        """Give a function that counts bytes (of `total`, if known) and one that says what is done.
 
         A bar on a terminal, plain lines elsewhere, silence with --json.
         """
@@ -101,7 +103,7 @@ class Output:
             TimeRemainingColumn(),
         )
         with Progress(*columns, console=console, transient=True) as bar:
-            task = bar.add_task(title, total=None)
+            task = bar.add_task(title, total=total)
             yield (
                 lambda count: bar.advance(task, count),
                 lambda text: bar.update(task, description=text),

@@ -92,7 +92,7 @@ def export_command(  # noqa: PLR0913, PLR0917  # one argument for each option
         plan = plan_bundle(mirror, wish, now(), dry=dry_run)
         if dry_run:
             return _show_plan(output, plan, None)
-        with output.progress("export") as (count, tell):
+        with output.progress("export", sum(plan.part_sizes)) as (count, tell):
             done = export(mirror, plan, folder, count, tell)
         _keep_record(mirror, done.record)
     return _show_plan(output, done.plan, folder)
