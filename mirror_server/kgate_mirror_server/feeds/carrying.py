@@ -14,6 +14,7 @@ from kgate_core.errors import Conflict, KgateError
 from kgate_mirror_server.feeds.own import ROLE
 from kgate_mirror_server.feeds.storage import keep_snapshot, read_snapshot
 from kgate_mirror_server.feeds.taking import Rules, check_order, vouched
+from kgate_mirror_server.trust.files import changing
 from kgate_scanner.advisories.collecting import Collected
 from kgate_scanner.advisories.snapshot import Means, Snapshot
 
@@ -52,20 +53,23 @@ def adopt_feeds(
     """
     own = mirror.trusted(now).signers(ROLE, now)
     rules = Rules(sender.signers(ROLE, made) | own, mirror.config.feeds.pins, now)
-    before = after = read_snapshot(mirror.config.path(mirror.config.feeds.snapshot))
+    path = mirror.config.path(mirror.config.feeds.snapshot)
+    carried = Snapshot.parse(mirror.room.read(digest))
     taken, left = [], []
-    for source in Snapshot.parse(mirror.room.read(digest)).sources:
-        known = before.source(source.name)
-        if known is not None and known.digest == source.digest:
-            continue
-        try:
-            after = after.with_source(_checked(source, known, rules, own.keys()))
-        except KgateError as exc:
-            left.append((source.name, exc.message))
-        else:
-            taken.append(source.name)
-    if after != before:
-        keep_snapshot(mirror, after)
+    with changing(path.parent):
+        before = after = read_snapshot(path)
+        for source in carried.sources:
+            known = before.source(source.name)
+            if known is not None and known.digest == source.digest:
+                continue
+            try:
+                after = after.with_source(_checked(source, known, rules, own.keys()))
+            except KgateError as exc:
+                left.append((source.name, exc.message))
+            else:
+                taken.append(source.name)
+        if after != before:
+            keep_snapshot(mirror, after)
     return CarriedFeeds(tuple(taken), tuple(left))
 
 

@@ -32,10 +32,6 @@ def keep_snapshot(mirror: Mirror, snapshot: Snapshot) -> Digest:
     path = mirror.config.path(mirror.config.feeds.snapshot)
     data = snapshot.to_bytes()
     digest = mirror.room.keep(data)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as exc:
-        raise KgateError(f"{path.parent}: cannot be made ({exc.strerror})") from exc
     replace_file(path, data)
     mirror.__dict__.pop("feed", None)  # it may have been read before
     return digest

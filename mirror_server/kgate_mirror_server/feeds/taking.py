@@ -16,6 +16,7 @@ from kgate_core.trust import CLOCK_SKEW
 from kgate_mirror_server.feeds.own import ROLE, is_own, read_own
 from kgate_mirror_server.feeds.storage import keep_snapshot, read_snapshot
 from kgate_mirror_server.settings.feeds import check_feed_name
+from kgate_mirror_server.trust.files import changing
 from kgate_scanner.advisories.documents import read_document
 from kgate_scanner.advisories.snapshot import Means, Source
 
@@ -64,20 +65,15 @@ def take_feed(
     TrustError if nothing vouches for it, Conflict if it is older, and InvalidInput.
     """
     rules = Rules(mirror.trusted(now).signers(ROLE, now), mirror.config.feeds.pins, now)
-    before = read_snapshot(mirror.config.path(mirror.config.feeds.snapshot))
     source, skipped = vouched(collected, rules, name, reason)
-    known = before.source(source.name)
-    after = before.with_source(check_order(source, known, rules))
     advisories, statements = source.contents()
+    path = mirror.config.path(mirror.config.feeds.snapshot)
+    with changing(path.parent):  # two imports at once must not lose one of the feeds
+        before = read_snapshot(path)
+        known = before.source(source.name)
+        digest = keep_snapshot(mirror, before.with_source(check_order(source, known, rules)))
     is_new = known is None or known.digest != source.digest
-    return Taken(
-        source,
-        keep_snapshot(mirror, after),
-        len(advisories),
-        len(statements),
-        skipped,
-        is_new,
-    )
+    return Taken(source, digest, len(advisories), len(statements), skipped, is_new)
 
 
 def vouched(
