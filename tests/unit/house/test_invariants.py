@@ -74,7 +74,8 @@ def test_only_the_mirror_and_two_small_clients_know_the_network() -> None:
         if imports(path) & network
     }
     assert talking == {
-        "client/kgate_client/channel.py",  # the pod asks its mirror
+        "client/kgate_client/channel.py",
+        "client/kgate_client/post.py",  # the pod asks its mirror
         "signer/kgate_signer/timestamps.py",  # the signer asks a timestamp authority
     }
 
