@@ -15,6 +15,7 @@ from kgate_core.digest import Digest
 from kgate_core.manifest import FileEntry, Manifest
 from kgate_policy import baseline, builtin_profile, evaluate
 from kgate_policy.facts.collect import kernel_facts
+from kgate_policy.samples import sample_vulnerabilities
 from kgate_scanner.rules import all_rules
 from kgate_scanner.scan import scan_variant
 from tests.policykit import METADATA, NOW, good_evidence, import_record
@@ -50,6 +51,7 @@ def test_a_real_scan_is_understood() -> None:
         metadata=json.loads(FILES["metadata.json"]),
         scan=scan,
         imported=import_record(kernel, manifest),
+        stated=good.stated | {"vulnerabilities": sample_vulnerabilities(manifest.digest).to_json()},
     )
     decision = evaluate(evidence, builtin_profile("production"), now=NOW)
     assert [item for item in decision.denials if item.rule != "severity-threshold"] == []
