@@ -56,7 +56,9 @@ class LocalAuthority:
     """Decimals of a second. Trailing zeros are left out, which some readers do not expect."""
 
     def __post_init__(self) -> None:
-        (self.folder / "openssl.cnf").write_text(SETTINGS.format(folder=self.folder, digits=self.digits))
+        (self.folder / "openssl.cnf").write_text(
+            SETTINGS.format(folder=self.folder, digits=self.digits)
+        )
         (self.folder / "serial").write_text("01\n")
         kind = (
             ["rsa:2048"]

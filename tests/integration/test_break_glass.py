@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from kgate_core.breakglass import PREDICATE_TYPE
 from kgate_core.clock import read_time
 from kgate_core.verify import Expected, Reason, Rejected, Verdict, Verified, verify
 from kgate_mirror_server.catalog.sql import SqlCatalog
@@ -221,9 +222,7 @@ def test_a_request_that_somebody_wrote_into_is_not_signed(
         forged = replace(
             request.glass, overrules=("licence-known",), depends=(request.glass.manifest,)
         )
-        statement = Statement.of(
-            request.statement.subjects, breakglass.PREDICATE_TYPE, forged.to_predicate()
-        )
+        statement = Statement.of(request.statement.subjects, PREDICATE_TYPE, forged.to_predicate())
         signed = sign_statement(statement, mirror.key(mirror.config.keys.admit))
     finally:
         mirror.close()

@@ -1,8 +1,8 @@
 """Keys in key services: AWS KMS as moto speaks it, and Vault's transit engine as a stand-in does.
 
-moto is another implementation of the service's API (with one thing put right, see SERVE); the stand-in for Vault answers the one request
-that hvac makes for a signature. Neither is the service itself, and those of Google and Azure have
-nothing here that could speak for them.
+moto is another implementation of the service's API (with one thing put right, see SERVE); the
+stand-in for Vault answers the one request that hvac makes for a signature. Neither is the service
+itself, and those of Google and Azure have nothing here that could speak for them.
 """
 
 from __future__ import annotations

@@ -35,7 +35,7 @@ _UNAUTHORISED: Final = frozenset({401, 403})
 _ERRORS_FROM: Final = 400
 
 
-class Retryable(Exception):  # noqa: N818  # stays inside this package
+class Retryable(UpstreamError):  # noqa: N818  # the family bears no "Error" suffix
     """The request may succeed if it is made again, after `wait` seconds if that is known."""
 
     def __init__(self, message: str, wait: float | None = None) -> None:
