@@ -141,16 +141,21 @@ def write_private_file(path: Path, data: bytes) -> None:
 def read_private_file(name: str) -> bytes:
     """Return the bytes of a key or passphrase file; raises TrustError if others may reach it.
 
-    Only what says that it is a public key may be anybody's to read.
+    A file of root's may be readable by its group: so administrators hand keys to a service, and
+    Kubernetes its Secrets. Only what says that it is a public key may be anybody's to read.
     """
     path = Path(name)
     try:
         with path.open("rb") as file:
-            mode = os.fstat(file.fileno()).st_mode
+            status = os.fstat(file.fileno())
+            mode = status.st_mode
             data = file.read(_MAX_KEY_FILE + 1)
     except OSError as exc:
         raise TrustError(f"{path} cannot be read: {exc.strerror}") from exc
-    if mode & (stat.S_IRWXG | stat.S_IRWXO) and not data.startswith(_PUBLIC):
+    others = stat.S_IRWXG | stat.S_IRWXO
+    if status.st_uid == 0 != os.geteuid():
+        others &= ~stat.S_IRGRP
+    if mode & others and not data.startswith(_PUBLIC):
         raise TrustError(
             f"{path} can be read by others (mode {stat.S_IMODE(mode):04o})",
             hint=f"chmod 600 {path}",

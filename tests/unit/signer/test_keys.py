@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import subprocess
 from typing import TYPE_CHECKING
 
@@ -116,6 +117,34 @@ def test_a_key_file_that_others_can_reach_is_refused(tmp_path: Path, mode: int) 
     with pytest.raises(TrustError, match=f"mode {mode:04o}") as caught:
         read_private_file(str(path))
     assert caught.value.hint == f"chmod 600 {path}"
+
+
+@pytest.mark.parametrize(
+    ("owner", "reader", "mode", "refused"),
+    [
+        (0, 10001, 0o440, False),
+        (0, 10001, 0o640, False),
+        (0, 10001, 0o660, True),
+        (0, 10001, 0o444, True),
+        (0, 0, 0o440, True),
+        (10001, 10001, 0o440, True),
+    ],
+)
+def test_a_key_file_of_roots_may_be_readable_by_its_group(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, owner: int, reader: int, mode: int, *,
+    refused: bool,
+) -> None:  # fmt: skip
+    path = tmp_path / "admit.pem"
+    write_private_file(path, b"secret")
+    seen = list(path.stat())
+    seen[0], seen[4] = stat.S_IFREG | mode, owner
+    monkeypatch.setattr("kgate_signer.keys.os.fstat", lambda _file: os.stat_result(seen))
+    monkeypatch.setattr("kgate_signer.keys.os.geteuid", lambda: reader)
+    if refused:
+        with pytest.raises(TrustError, match=f"mode {mode:04o}"):
+            read_private_file(str(path))
+    else:
+        assert read_private_file(str(path)) == b"secret"
 
 
 def test_a_public_key_may_be_read_by_everybody(tmp_path: Path) -> None:
