@@ -1,8 +1,8 @@
 """How a catalog of many kernels behaves, and how that grows: lock, sync, ls, start-up, memory.
 
-Synthetic kernels of ten pure-Python variants each, in a folder as upstream. They come in through
-the real sync, but for three things that do not depend on the number of kernels: each is scanned,
-described and decided like the first one. The figures are those of the real commands afterwards.
+Synthetic kernels of ten pure-Python variants each, in a folder as upstream. The first comes in
+through the real sync; the others are written straight into store, catalog, log and lock after its
+pattern (`benchmarks/support/filling.py`). The figures are those of the real commands afterwards.
 """
 
 from __future__ import annotations
@@ -14,29 +14,22 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from benchmarks.support.filling import Filling, merged
+from kgate_core.lock import Lock
 from kgate_mirror_server.app import Mirror
 from kgate_mirror_server.examples.metadata import digest_of
-from kgate_mirror_server.ingest.resolve import read_lock
-from kgate_mirror_server.ingest.sync import new_source, sync, update_lock
+from kgate_mirror_server.ingest.resolve import read_lock, resolve_pin
+from kgate_mirror_server.ingest.sync import new_source, refresh_trust, sync
 from kgate_mirror_server.settings.site import LOCK_NAME, load_config
 from kgate_mirror_server.trust.files import replace_file
+from kgate_mirror_server.trust.publicationlog import record
 from tests.ingestkit import Site, make_site, now
 from tests.mirrorkit import free_port
 
-if TYPE_CHECKING:
-    from datetime import datetime
-
-    from kgate_core.evidence import Decision, Evidence, ScanReport
-    from kgate_core.manifest import Manifest
-    from kgate_policy import Policy
-
-SBOM = b'{"bomFormat":"CycloneDX","specVersion":"1.6","version":1}'
 SIZES = (200, 1000, 2000)
 VARIANTS = [
     f"torch2{minor}-cxx11-cpu-{arch}-linux" for minor in "56789" for arch in ("x86_64", "aarch64")
@@ -82,51 +75,42 @@ def measure(site: Site, size: int) -> dict[str, float | int]:
     return figures
 
 
-class Quick(Mirror):
-    """A site that looks at the first variant only and says the same of all others."""
-
-    _first: tuple[ScanReport, Decision] | None = None
-
-    def scan(self, variant: str, manifest: Manifest) -> ScanReport:
-        if self._first is None:
-            return super().scan(variant, manifest)
-        return replace(self._first[0], subject=manifest.digest)
-
-    def sbom(self, *_what: object) -> bytes:
-        return SBOM
-
-    def decide(self, evidence: Evidence, now: datetime, policy: Policy | None = None) -> Decision:
-        if self._first is None and evidence.scan is not None:
-            decision = super().decide(evidence, now, policy)
-            self._first = (evidence.scan, decision)
-        if self._first is None:
-            raise SystemExit("nothing was scanned")
-        return replace(self._first[1], decided_at=now)
-
-
 def _no_fsync(fd: object) -> None:
     del fd
 
 
 def fill(site: Site) -> None:
-    """Lock and admit what is new."""
+    """Publish what is new: the first kernel for real, the others after its pattern."""
     os.fsync = _no_fsync  # what a disk can do is not the question here
-    mirror = Quick(load_config(site.config_path))
+    before = read_lock(site.folder)
+    mirror = Mirror(load_config(site.config_path))
     try:
+        pins = mirror.config.kernels
         source = new_source(mirror, lambda _count: None)
-        lock = update_lock(
-            mirror,
-            read_lock(site.folder),
-            source,
-            upgrade=lambda _pin: False,
-            tell=lambda _text: None,
-        )
+        if before is None:
+            before = Lock((resolve_pin(source, mirror.config, pins[0]),))
+            mirror.config = mirror.config.model_copy(update={"kernels": pins[:1]})
+            result = sync(mirror, before, source, now(), tell=lambda _text: None)
+            mirror.config = mirror.config.model_copy(update={"kernels": pins})
+            if result.failures or result.denied:
+                raise SystemExit(f"{result.denied} denied, {result.failures}")
+        filling = Filling(mirror, before.kernels[0], now())
+        new = pins[len(before.kernels) :]
+        built = site.folder / "built"
+        files = {
+            f"{pin.repo} {name}": {
+                path.name: path.read_bytes()
+                for path in (built / pin.repo / "build" / name).iterdir()
+            }
+            for pin in new
+            for name in VARIANTS
+        }
+        lock = merged(before, filling.publish(new, files, source))
         replace_file(site.folder / LOCK_NAME, lock.to_bytes())
-        result = sync(mirror, lock, source, now(), tell=lambda _text: None)
+        record(mirror, now())
+        refresh_trust(mirror, now())
     finally:
         mirror.close()
-    if result.failures or result.denied:
-        raise SystemExit(f"{result.denied} denied, {[str(f.error) for f in result.failures[:3]]}")
 
 
 def pinned(site: Site) -> int:
@@ -171,7 +155,10 @@ def kgate(site: Site, *arguments: str) -> tuple[float, float, int]:
 
 
 def serve(site: Site) -> tuple[float, float, int]:
-    """Start the server; return seconds and CPU seconds until it is ready, and its memory in MB."""
+    """Start the server; return seconds and CPU seconds until it is ready, and the memory in MB.
+
+    Processes that it started are counted with it.
+    """
     import urllib.error
     import urllib.request
 
@@ -196,15 +183,29 @@ def serve(site: Site) -> tuple[float, float, int]:
         else:
             raise SystemExit("the server did not become ready")
         ready = round(time.monotonic() - start, 2)
-        status = Path(f"/proc/{process.pid}/status").read_text(encoding="ascii")
-        peak = next(line for line in status.splitlines() if line.startswith("VmHWM"))
-        fields = Path(f"/proc/{process.pid}/stat").read_text(encoding="ascii").rsplit(")", 1)[1]
-        ticks = sum(int(field) for field in fields.split()[11:13])
-        cpu = round(ticks / os.sysconf("SC_CLK_TCK"), 2)
-        return ready, cpu, int(peak.split()[1]) // 1024
+        own = [process.pid, *_children(process.pid)]
+        return ready, round(sum(map(_cpu, own)), 2), sum(map(_peak, own))
     finally:
         process.terminate()
         process.wait(30)
+
+
+def _children(pid: int) -> list[int]:
+    """Return the processes that a process started, theirs included."""
+    tasks = Path(f"/proc/{pid}/task").glob("*/children")
+    own = [int(text) for task in tasks for text in task.read_text(encoding="ascii").split()]
+    return [*own, *(inner for child in own for inner in _children(child))]
+
+
+def _cpu(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rsplit(")", 1)[1].split()
+    return sum(int(field) for field in fields[11:13]) / os.sysconf("SC_CLK_TCK")
+
+
+def _peak(pid: int) -> int:
+    status = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
+    peak = next(line for line in status.splitlines() if line.startswith("VmHWM"))
+    return int(peak.split()[1]) // 1024
 
 
 if __name__ == "__main__":
