@@ -102,23 +102,27 @@ def kept_approvals(
     Approvals go on counting only as far as they make the same claims, break-glass statements until
     they end: `verify` sees to that.
     """
-    asked = mirror.trusted(now).lanes.get(lane)
+    before = [
+        item
+        for publication in mirror.catalog.publications_of(kernel.repo, lane)
+        if (publication.repo_type, publication.served) == (kernel.repo_type, kernel.revision)
+        for item in publication.variants
+        if (item.variant, item.manifest) == (kernel.variant, manifest)
+    ]
+    if not before:
+        return ()  # what was never published was never approved: no signature need be read
+    trusted = mirror.trusted(now)
+    asked = trusted.lanes.get(lane)
     if asked is None:
         return ()
-    hints = _approvers(asked, mirror.trusted(now))
+    hints = _approvers(asked, trusted)
     found: dict[Digest, None] = {}
-    for publication in mirror.catalog.publications_of(kernel.repo, lane):
-        place = (publication.repo_type, publication.repo, publication.served, publication.lane)
-        if place != (kernel.repo_type, kernel.repo, kernel.revision, lane):
-            continue
-        for item in publication.variants:
-            if (item.variant, item.manifest) == (kernel.variant, manifest):
-                found |= dict.fromkeys(
-                    digest
-                    for digest in item.bundles
-                    if _decider(mirror, digest) in hints
-                    or _signed(mirror, digest)[1] == BREAK_GLASS_TYPE
-                )
+    for item in before:
+        found |= dict.fromkeys(
+            digest
+            for digest in item.bundles
+            if _decider(mirror, digest) in hints or _signed(mirror, digest)[1] == BREAK_GLASS_TYPE
+        )
     return tuple(found)
 
 

@@ -12,7 +12,7 @@ import fcntl
 import os
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, BinaryIO, Final
 
 from kgate_core import strictjson
 from kgate_core.bundle import Bundle
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 FILE_NAME: Final = "publications.jsonl"
 LOCK_NAME: Final = ".publications.lock"
+_TAIL: Final = 64 * 1024  # bytes that are looked at once for the end of the last whole line
 
 _Branch = tuple[str, str, str, int]
 _Served = tuple[str, str, str, str]
@@ -62,11 +63,10 @@ class PublicationLog:
         """Append one signed entry and wait until it is on the disk; raises KgateError."""
         if b"\n" in bundle:
             raise AssertionError("a bundle is one line of canonical JSON")
-        whole = sum(len(line) + 1 for line in self.bundles())
         try:
-            with self.path.open("ab") as stream:
+            with self.path.open("a+b") as stream:
                 # What a crash left unfinished must not become part of the next line.
-                stream.truncate(whole)
+                stream.truncate(_whole(stream))
                 stream.write(bundle + b"\n")
                 stream.flush()
                 os.fsync(stream.fileno())
@@ -85,6 +85,19 @@ class PublicationLog:
             yield
         finally:
             os.close(descriptor)
+
+
+def _whole(stream: BinaryIO) -> int:
+    """Return how many bytes of a file are whole lines, looking at its end only."""
+    end = stream.seek(0, os.SEEK_END)
+    while end > 0:
+        start = max(0, end - _TAIL)
+        stream.seek(start)
+        last = stream.read(end - start).rfind(b"\n")
+        if last >= 0:
+            return start + last + 1
+        end = start
+    return 0
 
 
 def log_of(mirror: Mirror) -> PublicationLog:
