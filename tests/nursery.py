@@ -1,13 +1,16 @@
 """Starts client processes quickly: each is forked from one that has imported torch already.
 
-Importing torch takes two thirds of a client's life in these tests. What is forked has imported
-nothing else: neither `kernels` nor huggingface_hub nor any part of kgate but its start-up hook.
+Importing torch takes two thirds of a client's life in these tests, and transformers wants torch's
+compiler, too. What is forked has imported those, and a few libraries below the clients that read no
+setting when they are imported; neither `kernels` nor huggingface_hub nor transformers, nor any part
+of kgate but its start-up hook, nor what that needs.
 """
 
 from __future__ import annotations
 
 import atexit
 import json
+import os
 import subprocess
 import sys
 from typing import TYPE_CHECKING, Final
@@ -21,6 +24,8 @@ TIMEOUT: Final = 120  # seconds
 _NURSERY: Final = r"""
 import json, os, signal, sys, traceback
 import torch
+import torch._dynamo, torch.distributed.tensor
+import httpx2, packaging.version, yaml
 
 def live(order):
     os.environ.clear()
@@ -46,7 +51,8 @@ def live(order):
         sys.stderr.flush()
         os._exit(code or 0)
 
-unexpected = sorted({"kernels", "huggingface_hub", "kgate_client.hook"} & set(sys.modules))
+unexpected = sorted({"cryptography", "huggingface_hub", "kernels",
+                     "kgate_client.hook", "transformers"} & set(sys.modules))
 print(json.dumps(unexpected), flush=True)
 for line in sys.stdin:
     child = os.fork()
@@ -55,14 +61,17 @@ for line in sys.stdin:
     print(json.dumps(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])), flush=True)
 """
 
-_running: list[subprocess.Popen[str]] = []
+_running: dict[bool, subprocess.Popen[str]] = {}
 
 
 def run_forked(
-    program: str, environment: Mapping[str, str], folder: Path
+    program: str, environment: Mapping[str, str], folder: Path, *, hooked: bool = True
 ) -> subprocess.CompletedProcess[str]:
-    """Run a program in a new process that has only torch loaded; returns how it ended."""
-    nursery = _nursery()
+    """Run a program in a new process that has only torch loaded; returns how it ended.
+
+    It comes from a parent with the shim's start-up hook, or from one that never had it.
+    """
+    nursery = _nursery(hooked=hooked)
     assert nursery.stdin is not None
     assert nursery.stdout is not None
     files = {name: folder / f".{name}" for name in ("stdout", "stderr")}
@@ -82,21 +91,23 @@ def run_forked(
     return subprocess.CompletedProcess("client", code, texts["stdout"], texts["stderr"])
 
 
-def _nursery() -> subprocess.Popen[str]:
-    if not _running:
+def _nursery(*, hooked: bool) -> subprocess.Popen[str]:
+    if hooked not in _running:
         process = subprocess.Popen(
             [sys.executable, "-c", _NURSERY],
+            env=dict(os.environ) | ({} if hooked else {"KGATE_DISABLE": "1"}),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
         )
         assert process.stdout is not None
         assert json.loads(process.stdout.readline()) == []
-        _running.append(process)
-        atexit.register(_close)
-    return _running[0]
+        if not _running:
+            atexit.register(_close)
+        _running[hooked] = process
+    return _running[hooked]
 
 
 def _close() -> None:
     while _running:
-        _running.pop().communicate(timeout=TIMEOUT)
+        _running.popitem()[1].communicate(timeout=TIMEOUT)

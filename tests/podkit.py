@@ -271,6 +271,15 @@ class Pod:
         done = run_forked(program, self.environment(**changes), self.home)
         return self._result(done, report)
 
+    def run_without_shim(self, program: str, **changes: str | None) -> Result:
+        """Run it in a process that the shim was never in: what everything is compared with."""
+        report = self._clean_report()
+        environment = self.environment(KGATE_TRUST_ROOT=None, KGATE_DISABLE="1", **changes)
+        return self._result(
+            run_forked(program, environment, self.home, hooked=False),
+            report,
+        )
+
     def run_fresh(self, program: str, **changes: str | None) -> Result:
         """Run it in a newly started Python, where start-up or the search path matters."""
         report = self._clean_report()

@@ -233,7 +233,7 @@ print(json.dumps([outcomes, len(get_loaded_kernels())]))
 
 
 def test_observe_does_no_harm_when_kgate_itself_is_broken(pod: Pod) -> None:
-    without = pod.run(BEHAVIOUR, KGATE_DISABLE="1", KGATE_TRUST_ROOT=None)
+    without = pod.run_without_shim(BEHAVIOUR)
     broken = "import sys\nsys.modules['cryptography'] = None\nsys.modules['kgate_core'] = None\n"
 
     observed = pod.run(broken + BEHAVIOUR, KGATE_MODE="observe", KGATE_TRUST_ROOT=None)

@@ -123,7 +123,7 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Pod, Variables]
 
     def run(pod: Pod, variables: Variables) -> tuple[Any, str]:
         kept = {k: v for k, v in variables.items() if not k.startswith("KGATE_")}
-        done = pod.run(BEHAVIOUR, KGATE_DISABLE="1", KGATE_TRUST_ROOT=None, **kept)
+        done = pod.run_without_shim(BEHAVIOUR, **kept)
         return done.value, done.stderr
 
     return run
@@ -195,7 +195,7 @@ from kernels import get_local_kernel
 module = get_local_kernel(Path({str(pod.variant())!r}))
 print(json.dumps([module.__file__, module.double(2)]))
 """
-    without = pod.run(local, KGATE_DISABLE="1", KGATE_TRUST_ROOT=None)
+    without = pod.run_without_shim(local)
     for endpoint in (nonsense, "http://127.0.0.1:9", "no address"):
         observed = pod.run(
             local,
