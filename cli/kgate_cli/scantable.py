@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from kgate_scanner.paths import Scanned
 
 MOST_ROWS: Final = 40
+_OPTIONS: Final = ("num_warps", "num_stages", "shared")
 _NOT_NATIVE: Final = frozenset({"text", "metadata", "empty", "signature", "data"})
 
 
@@ -72,6 +73,42 @@ def findings_rows(scanned: Sequence[Scanned], least: Severity) -> list[tuple[str
         for finding in item.report.findings
         if finding.severity >= least
     ]
+
+
+def show_caches(scanned: Iterable[Scanned], output: Output) -> None:
+    """Print which compile caches there are, and the kernels of Triton's."""
+    caches = [cache for item in scanned for cache in item.report.summary.get("caches", ())]
+    if not caches:
+        return
+    output.say()
+    for cache in caches:
+        kernels = f", {cache['kernels']} kernels" if "kernels" in cache else ""
+        output.say(
+            f"A compile cache of {cache['kind']}: {cache['files']} files{kernels},"
+            f" {cache['hostLibraries']} host libraries, {cache['pickles']} pickles."
+        )
+    entries = [entry for cache in caches for entry in cache.get("entries", ())]
+    if entries:
+        output.table(
+            ("COMPILED KERNEL", "FOR", "CODE", "OPTIONS", "RECORD"),
+            [
+                (
+                    entry["name"],
+                    " ".join(entry["compiled"]) or entry["target"],
+                    " ".join(entry["code"]) or "none",
+                    _options(entry["options"]),
+                    entry["path"],
+                )
+                for entry in entries[:MOST_ROWS]
+            ],
+        )
+    if len(entries) > MOST_ROWS:
+        output.say(f"{len(entries) - MOST_ROWS} more are in the output of --json.")
+
+
+def _options(options: dict[str, Any]) -> str:
+    shown = [f"{key}={options[key]}" for key in _OPTIONS if key in options]
+    return " ".join(shown)
 
 
 def show_extra(extra: dict[str, Any], output: Output) -> None:

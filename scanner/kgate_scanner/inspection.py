@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Final
 
-from kgate_scanner import metadata, python
+from kgate_scanner import cacherecords, metadata, python
 from kgate_scanner.device import scan_device
 from kgate_scanner.elf import Elf
 from kgate_scanner.files import Kind, identify
@@ -67,6 +67,9 @@ def inspect_file(data: memoryview, path: str, *, system: str | None) -> Inspecte
             document = metadata.read_metadata(data, path)
             facts["metadata"] = document.facts
             findings += document.findings
+        case Kind.TEXT:
+            if record := cacherecords.read_record(data, path):
+                facts["record"] = record
         case _:
             pass
     if identified.kind in _MAY_HOLD_DEVICE_CODE:

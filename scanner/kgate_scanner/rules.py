@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 TABLES: Final = (
     "kgate_scanner.elf",
+    "kgate_scanner.rules_caches",
     "kgate_scanner.rules_files",
     "kgate_scanner.rules_host",
     "kgate_scanner.rules_metadata",

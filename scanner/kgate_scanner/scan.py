@@ -4,7 +4,8 @@
 disk. It decides nothing, and a report says nothing about files that the manifest does not list.
 
 Facts of a file (`ScanReport.files[path]`): `kind`, `size`, `digest`, and by kind `host` (see
-`host`), `device` (`images`, see `device`), `python` (see `python`), `metadata` (the document).
+`host`), `device` (`images`, see `device`), `python` (see `python`), `metadata` (the document),
+`record` (see `cacherecords`).
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from kgate_core.errors import KgateError
 from kgate_core.evidence import Finding, ScanReport
 from kgate_core.kernel import Variant
 from kgate_scanner import rules_files as rules
+from kgate_scanner.caches import check_caches
 from kgate_scanner.files import METADATA
 from kgate_scanner.isolate import (
     Inspected,
@@ -41,7 +43,7 @@ if TYPE_CHECKING:
 
     OpenFile = Callable[[FileEntry], AbstractContextManager[Path | memoryview]]
 
-VERSION: Final = "0.2.0"
+VERSION: Final = "0.3.0"
 """Of the scanner; rises whenever equal bytes may give another report."""
 DEFAULT_LIMITS: Final = ScanLimits()
 
@@ -127,6 +129,7 @@ def report_on(
         findings += results[path].findings
     hosts = {path: facts["host"] for path, facts in files.items() if facts.get("host")}
     findings += check_libraries(hosts, variant)
+    findings += check_caches(files)
     if variant is not None:
         document: Mapping[str, Any] = files.get(METADATA, {}).get("metadata", {})
         findings += check_metadata(document, manifest, variant, device_archs(files))

@@ -9,6 +9,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any, Final
 
 from kgate_core.evidence import Severity
+from kgate_scanner.caches import find_caches
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -54,6 +55,7 @@ def summarise(
     sources: list[Mapping[str, Any]] = [f["python"] for f in files.values() if f.get("python")]
     every = [image for _, image in images(files)]
     counts = Counter(finding.severity for finding in findings)
+    caches = find_caches(files)
     return {
         "variant": None if variant is None else variant.name,
         "files": len(files),
@@ -84,6 +86,7 @@ def summarise(
             "kernels": sum(len(facts.get("kernels", ())) for facts in sources),
         },
         "findings": {level.label: counts[level] for level in Severity},
+        **({"caches": caches} if caches else {}),
     }
 
 

@@ -11,7 +11,7 @@ from kgate_cli import exits
 from kgate_cli.options import json_option
 from kgate_cli.scanfeed import compare, feed_options, take_feed_options
 from kgate_cli.scanning import image_options, scan_target
-from kgate_cli.scantable import findings_rows, matrix_rows, show_extra, to_json
+from kgate_cli.scantable import findings_rows, matrix_rows, show_caches, show_extra, to_json
 from kgate_core.evidence import Severity
 
 if TYPE_CHECKING:
@@ -77,9 +77,9 @@ def command(  # one argument for each option
 ) -> int:
     """Look into GPU libraries, down to the code that runs on the device.
 
-    PATH is a library, a build variant, a kernel repository, a wheel, a Hub cache, an OCI layout or
-    any folder. IMAGE is one in a registry, read layer by layer with your own credentials.
-    Nothing of it is executed.
+    PATH is a library, a build variant, a kernel repository, a wheel, a Hub cache, a compile cache,
+    an OCI layout or any folder. IMAGE is one in a registry, read layer by layer with your own
+    credentials. Nothing of it is executed.
 
     \b
     Examples:
@@ -87,6 +87,7 @@ def command(  # one argument for each option
       kgate scan vllm-0.33.0-cp311-cp311-linux_x86_64.whl --fail-on high
       kgate scan registry.example/ai/vllm:1.2 --platform linux/arm64
       kgate scan .venv/lib/python3.11/site-packages --json
+      kgate scan ~/.triton/cache
       kgate scan ./build --feed ./product-security --fail-on high
       kgate scan ./rootfs-of-vllm --device-images images/vllm.json
       kgate scan ./rootfs-of-vllm --against vendor.cdx.json --gpus sm_90 --gpus sm_100
@@ -117,6 +118,7 @@ def command(  # one argument for each option
         output.say()
         output.table(("SEVERITY", "RULE", "WHERE", "SEEN"), rows)
         output.say("Each rule has a page in docs/rules/.")
+    show_caches(scanned, output)
     show_extra(extra, output)
     compared.show(output)
     return exits.YES if ok else exits.NO
