@@ -25,6 +25,7 @@ _MAX_METADATA: Final = 64 * 1024**2  # bytes
 _MAX_ITEMS: Final = 32_768  # elements of one array or map in the metadata
 _MAX_COMMENT: Final = 64 * 1024  # bytes of .comment that are read
 _UINT32: Final = 0xFFFFFFFF
+_TRIPLE_PARTS: Final = 4  # a target triple with its environment; processors have hyphens, too
 _ROCM: Final = re.compile(r"\broc-([0-9]{1,3}\.[0-9]{1,3}(?:\.[0-9]{1,3})?)")
 _FIELDS: Final = (
     ("vgpr", ".vgpr_count"),
@@ -50,7 +51,7 @@ def read_hsaco(data: memoryview) -> CodeObject:
     if not target:
         damage.append(f"unknown AMD machine {elf.header.flags & 0xFF:#x}")
     said = metadata.get("amdhsa.target")
-    if isinstance(said, str) and target and said.rpartition("--")[2] != target:
+    if isinstance(said, str) and target and _processor(said) != target:
         damage.append(f"metadata names {said}, the header {target}")
     kernels = list_kernels(_kernels(metadata.get("amdhsa.kernels"), damage), damage)
     tools, toolkit = _toolchain(elf)
@@ -64,6 +65,11 @@ def read_hsaco(data: memoryview) -> CodeObject:
         kernels=kernels,
         damage=(*(seen for seen, _ in elf.damage), *damage),
     )
+
+
+def _processor(said: str) -> str:
+    """Return what follows architecture, vendor, system and environment; the last may be empty."""
+    return said.split("-", _TRIPLE_PARTS)[-1]
 
 
 def _metadata(elf: Elf, damage: list[str]) -> dict[str, Any]:

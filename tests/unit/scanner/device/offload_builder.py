@@ -29,6 +29,7 @@ def hsaco(
     features: int = 0x500,
     target: str = "gfx90a",
     metadata: object = None,
+    triple: str = "",
 ) -> bytes:
     """Return an AMD code object of ABI V5 with its metadata note."""
     listed = [
@@ -47,7 +48,7 @@ def hsaco(
         for name in kernels
     ]
     document = metadata or {
-        "amdhsa.target": f"amdgcn-amd-amdhsa--{target}",
+        "amdhsa.target": triple or f"amdgcn-amd-amdhsa--{target}",
         "amdhsa.version": [1, 2],
         "amdhsa.kernels": listed,
     }

@@ -55,6 +55,15 @@ def test_metadata_for_another_target_is_damage() -> None:
     assert "metadata names amdgcn-amd-amdhsa--gfx1100, the header gfx90a" in code.damage
 
 
+@pytest.mark.parametrize(
+    "said", ["amdgcn-amd-amdhsa--gfx942", "amdgpu9.42-amd-amdhsa-unknown-gfx942"]
+)
+def test_the_processor_stands_behind_any_environment(said: str) -> None:
+    # The second is what Triton 3.9 writes.
+    content = hsaco(0x4C, target="gfx942", triple=said)
+    assert read_hsaco(memoryview(content)).damage == ()
+
+
 def test_an_unknown_machine_is_damage() -> None:
     assert "unknown AMD machine 0xff" in read_hsaco(memoryview(hsaco(0xFF))).damage
 
