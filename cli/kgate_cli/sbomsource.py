@@ -8,7 +8,7 @@ import zipfile
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from kgate_core.errors import InvalidInput, NotFound
 
@@ -36,16 +36,23 @@ class Named:
     vulnerabilities: VulnerabilityReport | None = None
 
 
-def read_sbom(
-    named: str, variant: str | None, config_path: Path, output: Output, *, sha512: bool
+def read_sbom(  # what was asked for, and how to get at it
+    named: str,
+    variant: str | None,
+    config_path: Path,
+    access: dict[str, Any],
+    output: Output,
+    *,
+    sha512: bool,
 ) -> Named:
     """Return the document of a path or `oci://` image (scanned now) or a mirrored kernel's own.
 
-    Raises NotFound if nothing, or more than one variant, is meant.
+    `access` is what `image_options` made of the options. Raises NotFound if nothing, or more than
+    one variant, is meant.
     """
     path = Path(named)
     if named.startswith("oci://"):
-        return _of_image(named, variant, output)
+        return _of_image(named, variant, access, output)
     if path.exists():
         return _of_path(path, variant, output, sha512=sha512)
     return _stored(named, variant, config_path, sha512=sha512)
@@ -69,13 +76,13 @@ def _of_path(path: Path, variant: str | None, output: Output, *, sha512: bool) -
     return Named(data, dict(_hash_path(path, item)) if sha512 else {})
 
 
-def _of_image(named: str, variant: str | None, output: Output) -> Named:
-    from kgate_cli.scanning import OWN_ACCESS, scan_target
+def _of_image(named: str, variant: str | None, access: dict[str, Any], output: Output) -> Named:
+    from kgate_cli.scanning import scan_target
     from kgate_mirror_server.app import SBOM_TIME
     from kgate_scanner.sbom import build_sbom
     from kgate_scanner.sbom_subject import SbomSubject
 
-    found = scan_target(named, OWN_ACCESS, output)
+    found = scan_target(named, access, output)
     scanned = {item.variant or item.name: item for item in found}
     item = scanned[_choose(named, variant, sorted(scanned))]
     subject = SbomSubject.of_path(named.removeprefix("oci://"), item.manifest, item.variant)

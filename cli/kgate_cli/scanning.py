@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -18,13 +18,6 @@ if TYPE_CHECKING:
     from kgate_mirror_server.oci.images import RemoteImage, RemoteImages
     from kgate_scanner.paths import Scanned
 
-OWN_ACCESS: Final = {
-    "platform": "linux/amd64",
-    "plain_http": False,
-    "ca_file": None,
-    "docker_config": None,
-}
-"""The user's own credentials and the commonest platform, where a command has no options for it."""
 F = TypeVar("F", bound="Callable[..., Any]")
 
 

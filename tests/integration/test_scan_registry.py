@@ -252,3 +252,27 @@ def test_an_image_in_a_registry_has_an_sbom(
     document = json.loads(capsys.readouterr().out)
     assert document["bomFormat"] == "CycloneDX"
     assert str(Digest.of(LIBRARY)).removeprefix("sha256:") in json.dumps(document)
+
+
+def test_an_sbom_of_an_image_is_that_of_the_platform_asked_for(
+    registry: LiveRegistry, capsys: pytest.CaptureFixture[str]
+) -> None:
+    repository = Registry(Place(registry.address)).named("ai/two-platforms")
+    other = build_library("int other(void) { return 2; }\n")
+    index = json.dumps(
+        {
+            "schemaVersion": 2,
+            "mediaType": INDEX,
+            "manifests": [
+                push_image(repository, "amd64", layer({"opt/a.so": LIBRARY})),
+                push_image(repository, "arm64", layer({"opt/a.so": other})),
+            ],
+        }
+    ).encode()
+    repository.push_manifest(index, INDEX, Digest.of(index))
+    target = f"oci://{registry.address}/ai/two-platforms@{Digest.of(index)}"
+    for options, library in (((), LIBRARY), (("--platform", "linux/arm64"), other)):
+        assert main(["sbom", target, *options]) == 0
+        assert Digest.of(library).hex in capsys.readouterr().out
+    assert main(["sbom", target, "--platform", "linux/s390x"]) != 0
+    assert "s390x" in capsys.readouterr().err

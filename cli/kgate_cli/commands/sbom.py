@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from kgate_cli import exits
 from kgate_cli.options import config_option, json_option
 from kgate_cli.sbomsource import Named, read_sbom
+from kgate_cli.scanning import image_options
 from kgate_core.errors import NotFound
 
 if TYPE_CHECKING:
@@ -68,6 +69,7 @@ def command() -> None:
     is_flag=True,
     help="Add what advisories said, with analysis; no longer the attested bytes.",
 )
+@image_options
 @config_option
 @json_option
 def print_sbom(
@@ -79,6 +81,7 @@ def print_sbom(
     vulnerabilities: bool,  # noqa: FBT001  # click passes flags by name
     config_path: Path,
     output: Output,
+    **access: Any,  # noqa: ANN401  # the options of `image_options`
 ) -> int:
     """Print an SBOM: of a mirrored kernel as it was attested, or of a path, scanned now.
 
@@ -91,6 +94,7 @@ def print_sbom(
       kgate sbom kernels-community/activation@v1 --variant torch-cpu > activation.cdx.json
       kgate sbom kernels-community/activation@v1 --variant torch-cpu --vulnerabilities
       kgate sbom ./libkernel.so --format spdx
+      kgate sbom oci://registry.example/ai/vllm:1.2 --platform linux/arm64
       kgate sbom ./build/torch-cpu --profile bsi --creator https://example.org/sbom
     """
     if form == "spdx" and (profile != "full" or vulnerabilities):
@@ -99,7 +103,7 @@ def print_sbom(
         raise click.UsageError(f"the view {profile} holds no vulnerabilities")
     if profile == "bsi" and creator is None:
         raise click.UsageError("--profile bsi needs --creator, an e-mail or web address")
-    source = read_sbom(named, variant, config_path, output, sha512=profile == "bsi")
+    source = read_sbom(named, variant, config_path, access, output, sha512=profile == "bsi")
     data = _with_vulnerabilities(source) if vulnerabilities else source.data
     data = _viewed(data, source, form, profile, creator or "")
     if output.as_json:
@@ -132,6 +136,7 @@ def print_sbom(
     metavar="SECONDS",
     help="How long to wait until it was processed; 0 does not ask.",
 )
+@image_options
 @config_option
 @json_option
 def push_sbom(
@@ -143,6 +148,7 @@ def push_sbom(
     wait: float,
     config_path: Path,
     output: Output,
+    **access: Any,  # noqa: ANN401  # the options of `image_options`
 ) -> int:
     """Send an SBOM to Dependency-Track, and wait until it was taken in.
 
@@ -156,7 +162,7 @@ def push_sbom(
     from kgate_mirror_server.dependencytrack import DependencyTrack
     from kgate_scanner.sbom_profiles import as_inventory
 
-    source = read_sbom(named, variant, config_path, output, sha512=False)
+    source = read_sbom(named, variant, config_path, access, output, sha512=False)
     root = json.loads(source.data)["metadata"]["component"]
     title, _, version = (project or "").partition("@")
     title = title or "/".join(root[key] for key in ("group", "name") if root.get(key))
