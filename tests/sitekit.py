@@ -44,9 +44,21 @@ class Site:
     folder: Path
 
     @classmethod
-    def found(cls, folder: Path, name: str, *, kernels: Path | None = None) -> Site:
-        """Found a site; with `kernels`, a folder of built ones, it pins the example kernel."""
-        choice = Founding(upstream=f"./{UPSTREAM}", site=name)
+    def found(
+        cls,
+        folder: Path,
+        name: str,
+        *,
+        kernels: Path | None = None,
+        holders: tuple[int, int] = (1, 1),
+    ) -> Site:
+        """Found a site; with `kernels`, a folder of built ones, it pins the example kernel.
+
+        `holders` says how many people hold the root, and how many of them must sign.
+        """
+        choice = Founding(
+            upstream=f"./{UPSTREAM}", site=name, root_keys=holders[0], root_threshold=holders[1]
+        )
         found_site(folder, choice, time_now())
         site = cls(folder)
         if kernels is not None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,6 +12,7 @@ import click
 
 from kgate_cli.actor import what_runs, who_runs
 from kgate_cli.output import Output
+from kgate_cli.secrets import ask_passphrase
 from kgate_core.errors import KgateError
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def open_mirror(config_path: Path, *, acts: bool = False) -> Iterator[Mirror]:
     from kgate_mirror_server.settings.site import load_config
 
     configure_logging()
-    mirror = Mirror(load_config(config_path), _ask_passphrase, os.environ, who_runs(os.environ))
+    mirror = Mirror(load_config(config_path), ask_passphrase, os.environ, who_runs(os.environ))
     try:
         if acts:
             with _audited(mirror):
@@ -88,10 +88,3 @@ def _audited(mirror: Mirror) -> Iterator[None]:
 def now() -> datetime:
     """Return the present time: the one clock of the command line."""
     return datetime.now(UTC).replace(microsecond=0)
-
-
-def _ask_passphrase(name: str) -> bytes | None:
-    # Only a person at a terminal can be asked; a CI job must fail with a clear sentence instead.
-    if not sys.stdin.isatty():
-        return None
-    return str(click.prompt(f"Passphrase of {name}", hide_input=True, err=True)).encode()

@@ -14,6 +14,8 @@ import click
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from kgate_signer.keys import KeyProvider
+
 F = TypeVar("F", bound="Callable[..., Any]")
 
 
@@ -27,6 +29,29 @@ def passphrase_options(function: F) -> F:
         type=click.Path(path_type=Path, dir_okay=False, exists=True),
         help="File with the passphrase for the private keys; later commands read it too.",
     )(function)
+
+
+def open_key(uri: str) -> KeyProvider:
+    """Open a private key where no site is; a file that is encrypted is asked for at the terminal.
+
+    Names of files are relative to the working folder. Raises InvalidInput, TrustError.
+    """
+    from kgate_signer.keys import FileKey, from_uri, read_private_file
+
+    name = uri.removeprefix("file:")
+    if name != uri and "?" not in name and b"ENCRYPTED" in (pem := read_private_file(name)):
+        passphrase = ask_passphrase(name)
+        if passphrase is not None:
+            return FileKey.from_pem(pem, passphrase, what=name)
+    return from_uri(uri)
+
+
+def ask_passphrase(name: str) -> bytes | None:
+    """Ask a person for the passphrase of an existing key; None where nobody is at a terminal."""
+    # Only a person at a terminal can be asked; a CI job must fail with a clear sentence instead.
+    if not sys.stdin.isatty():
+        return None
+    return str(click.prompt(f"Passphrase of {name}", hide_input=True, err=True)).encode()
 
 
 def choose_passphrase(file: Path | None, *, no_passphrase: bool) -> bytes | None:

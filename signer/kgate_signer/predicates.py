@@ -79,6 +79,8 @@ class UpstreamSignature:
     issuer: str = ""
     bundle: Digest | None = None
     """Digest of the publisher's bundle as it came."""
+    bundles: tuple[Digest, ...] = ()
+    """Digests of the attestations that another kgate gave along, in its order."""
 
     def to_json(self) -> dict[str, Any]:
         """Return the verdict as a JSON object without empty fields."""
@@ -89,7 +91,8 @@ class UpstreamSignature:
             "issuer": self.issuer,
             "bundle": "" if self.bundle is None else str(self.bundle),
         }
-        return {name: value for name, value in fields.items() if value}
+        found: dict[str, Any] = {name: value for name, value in fields.items() if value}
+        return found | ({"bundles": [str(d) for d in self.bundles]} if self.bundles else {})
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,12 +18,11 @@ from kgate_core.clock import write_time
 from kgate_core.errors import Conflict, InvalidInput, NotFound
 from kgate_core.kernel import check_origin
 from kgate_core.trust import AUTHORITIES
+from kgate_signer.trustfields import key_to_own_json, lane_to_json
 from kgate_signer.trustwriter import (
     RootKeys,
     change_targets,
     check_authentic,
-    key_to_own_json,
-    lane_to_json,
     read_document,
     sign_root,
     sign_targets,
@@ -179,11 +178,11 @@ def rotate_root(trust: TrustSet, keys: RootKeys, by: Offline, *, now: datetime) 
     `by` brings enough of the old root keys and of all new offline ones. Pods that pinned any
     earlier root follow, one version at a time.
     """
-    check_authentic(trust, by.pinned_root)
-    rotated = sign_root(trust, keys, by.keys, now=now)
+    check_authentic(by.drafting or trust, by.pinned_root)
+    rotated = sign_root(trust, keys, by, now=now)
     root = read_document(rotated.roots[-1], Root).signed
     # Targets signed by the old keys would not be accepted under the new root.
-    return sign_targets(rotated, root, read_document(trust.targets, Targets), by.keys, now=now)
+    return sign_targets(rotated, root, read_document(trust.targets, Targets), by, now=now)
 
 
 def _add_to_lane(  # private: one argument for each thing said

@@ -30,8 +30,9 @@ from kgate_core import strictjson
 from kgate_core.clock import write_time
 from kgate_core.errors import InvalidInput, TrustError
 from kgate_core.trust import FIELD, TrustDocuments, TrustedRoot, load
-from kgate_core.tuf import check_listed, key_to_json, walk_roots
+from kgate_core.tuf import check_listed, walk_roots
 from kgate_signer.devices import PortSigner, to_library_key
+from kgate_signer.trustfields import key_to_own_json, lane_to_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -39,7 +40,6 @@ if TYPE_CHECKING:
 
     from kgate_core.keys import PublicKey
     from kgate_core.trust import Lane, SigningKey
-    from kgate_core.tuf import Role
     from kgate_signer.keys import KeyProvider
 
 ROOT_LIFETIME: Final = timedelta(days=365)
@@ -114,6 +114,8 @@ class Offline:
 
     pinned_root: bytes
     keys: tuple[KeyProvider, ...]
+    drafting: TrustSet | None = None
+    """For a change that others may still have to sign: the documents it starts from."""
 
 
 def create(
@@ -178,18 +180,18 @@ def change_targets(
     What is there already is verified from the root that the person pinned: nobody can slip
     something under their signature by editing stored documents.
     """
-    check_authentic(trust, by.pinned_root)
+    check_authentic(by.drafting or trust, by.pinned_root)
     root = read_document(trust.roots[-1], Root).signed
     targets = read_document(trust.targets, Targets)
     change(_own(targets.signed))
-    return sign_targets(trust, root, targets, by.keys, now=now)
+    return sign_targets(trust, root, targets, by, now=now)
 
 
 def sign_targets(
     trust: TrustSet,
     root: Root,
     targets: Metadata[Targets],
-    keys: Sequence[KeyProvider],
+    by: Offline,
     *,
     now: datetime,
 ) -> TrustSet:
@@ -200,16 +202,18 @@ def sign_targets(
     snapshot.signed.meta["targets.json"] = MetaFile(targets.signed.version)
     for document in (targets, snapshot):
         document.signed.expires = now + TARGETS_LIFETIME
-    return replace(trust, targets=_sign(targets, root, keys), snapshot=_sign(snapshot, root, keys))
+    return replace(
+        trust,
+        targets=_sign(targets, root, by.keys, draft=by.drafting),
+        snapshot=_sign(snapshot, root, by.keys, draft=by.drafting),
+    )
 
 
-def sign_root(
-    trust: TrustSet, root_keys: RootKeys, keys: Sequence[KeyProvider], *, now: datetime
-) -> TrustSet:
+def sign_root(trust: TrustSet, root_keys: RootKeys, by: Offline, *, now: datetime) -> TrustSet:
     """Return the set with the next root, which the old and the new root keys must both sign."""
     old = read_document(trust.roots[-1], Root).signed
     new = Metadata(_root(root_keys, old.version + 1, now))
-    data = _sign(new, new.signed, keys, also=old)
+    data = _sign(new, new.signed, by.keys, also=old, draft=by.drafting)
     return replace(trust, roots=(*trust.roots, data))
 
 
@@ -237,41 +241,6 @@ def read_document(data: bytes, kind: type[_T]) -> Metadata[_T]:
     return document
 
 
-def key_to_own_json(key: SigningKey) -> dict[str, Any]:
-    """Return a signing key with its validity and role, as the field `kgate` holds it."""
-    own = {"validFrom": write_time(key.valid_from), "validUntil": write_time(key.valid_until)}
-    return key_to_json(key.public) | own | ({"role": key.role} if key.role else {})
-
-
-def role_to_json(role: Role) -> dict[str, Any]:
-    """Return a role as a JSON object; raises InvalidInput if nobody could fulfil it."""
-    if not 1 <= role.threshold <= len(role.keyids):
-        raise InvalidInput(f"{role.threshold} of {len(role.keyids)} keys can never agree")
-    return {"keyids": sorted(role.keyids), "threshold": role.threshold}
-
-
-def lane_to_json(lane: Lane) -> dict[str, Any]:
-    """Return a lane's floors as a JSON object."""
-    return {
-        "mode": str(lane.mode),
-        "roles": {name: role_to_json(role) for name, role in sorted(lane.roles.items())},
-        "origins": sorted(lane.origins),
-        "policies": sorted(str(digest) for digest in lane.policies),
-        "softStalenessSeconds": int(lane.soft_staleness.total_seconds()),
-        "hardStalenessSeconds": int(lane.hard_staleness.total_seconds()),
-        **({"onDeny": _on_deny_to_json(lane)} if lane.on_deny else {}),
-        **({"locks": _locks_to_json(lane)} if lane.locks else {}),
-    }
-
-
-def _on_deny_to_json(lane: Lane) -> dict[str, str]:
-    return {name: str(choice) for name, choice in sorted(lane.on_deny.items())}
-
-
-def _locks_to_json(lane: Lane) -> dict[str, list[str]]:
-    return {pool: sorted(map(str, digests)) for pool, digests in sorted(lane.locks.items())}
-
-
 def _root(keys: RootKeys, version: int, now: datetime) -> Root:
     root = Root(version, expires=now + ROOT_LIFETIME, consistent_snapshot=False)
     roles = {
@@ -290,9 +259,14 @@ def _root(keys: RootKeys, version: int, now: datetime) -> Root:
 
 
 def _sign(
-    document: Metadata[_T], root: Root, keys: Sequence[KeyProvider], *, also: Root | None = None
+    document: Metadata[_T],
+    root: Root,
+    keys: Sequence[KeyProvider],
+    *,
+    also: Root | None = None,
+    draft: TrustSet | None = None,
 ) -> bytes:
-    """Sign with those keys that hold the role, and check that they were enough."""
+    """Sign with those keys that hold the role; unless it is a draft, they must be enough."""
     role = document.signed.type
     authorities = [root] if also is None else [root, also]
     wanted = {keyid for authority in authorities for keyid in authority.roles[role].keyids}
@@ -303,7 +277,7 @@ def _sign(
             signature = PortSigner(key).sign(document.signed_bytes)
             document.signatures[signature.keyid] = signature
     try:
-        for authority in authorities:
+        for authority in authorities if draft is None else ():
             authority.verify_delegate(role, document.signed_bytes, document.signatures)
     except RepositoryError as exc:
         raise TrustError(

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from kgate_mirror_server.trust.rolekeys import KnownKey
 
 _ROLES = ("admit", "approve", "ingest", "bundle", "feed")
-_SIGNING = click.Choice(_ROLES)
+ROOT = "root"
+_WITH_ROOT = click.Choice([*_ROLES, ROOT])
 
 
 @click.group()
@@ -26,13 +27,19 @@ def command() -> None:
 
 
 @command.command()
-@click.argument("role", type=_SIGNING)
+@click.argument("role", type=_WITH_ROOT)
+@click.option(
+    "--out",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Write the key here and register nothing: on the machine of whoever will hold it.",
+)
 @click.option("--ed25519", is_flag=True, help="Make an Ed25519 key instead of P-256.")
 @passphrase_options
 @config_option
 @json_option
-def generate(
+def generate(  # one argument for each option
     role: str,
+    out: Path | None,
     ed25519: bool,  # noqa: FBT001  # click passes flags by name
     passphrase_file: Path | None,
     no_passphrase: bool,  # noqa: FBT001  # the same
@@ -42,17 +49,27 @@ def generate(
     """Make the private key of ROLE and register its public half in the trust metadata.
 
     Needs the root key. Take an approver's key to where that person works afterwards: the mirror
-    never needs it.
+    never needs it. With --out no site is needed: take the public half to one, for `kgate keys add`.
 
     \b
-    Example:
+    Examples:
       kgate keys generate approve --passphrase-file approve.passphrase
+      kgate keys generate root --out bob.pem
     """
     from kgate_core.keys import Algorithm
+    from kgate_mirror_server.trust.holders import make_key
     from kgate_mirror_server.trust.rolekeys import generate as generate_key
 
     passphrase = choose_passphrase(passphrase_file, no_passphrase=no_passphrase)
     algorithm = Algorithm.ED25519 if ed25519 else Algorithm.ECDSA_P256
+    if out is not None:
+        public = make_key(out, passphrase, algorithm)
+        output.result("keys", {"role": role, "file": str(out), "keyid": public.keyid})
+        output.say(f"Wrote {out} (mode 0600) and {out.stem}.pub.pem; nobody knows it yet.")
+        output.say(f"  → where the site is: kgate keys add {role} {out.stem}.pub.pem")
+        return 0
+    if role == ROOT:
+        raise click.UsageError("a holder of the root makes the key where it stays: give --out FILE")
     with open_mirror(config_path, acts=True) as mirror:
         path = generate_key(mirror, role, passphrase, now(), algorithm=algorithm)
     output.result("keys", {"role": role, "file": str(path)})
@@ -63,23 +80,47 @@ def generate(
 
 
 @command.command()
-@click.argument("role", type=_SIGNING)
+@click.argument("role", type=_WITH_ROOT)
 @click.argument("public", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--replace", metavar="KEYID", default="", help="Only root: the holder that goes.")
+@click.option(
+    "--threshold",
+    type=click.IntRange(1, 9),
+    metavar="N",
+    help="Only root: how many holders must sign from now on.",
+)
 @config_option
 @json_option
-def add(role: str, public: Path, config_path: Path, output: Output) -> int:
+def add(  # one argument for each option
+    role: str,
+    public: Path,
+    replace: str,
+    threshold: int | None,
+    config_path: Path,
+    output: Output,
+) -> int:
     """Register the PUBLIC half (PEM) of a key that somebody else, or a device, holds.
 
+    With `root`, one more person signs changes of trust, or one in the place of another.
+
     \b
-    Example:
+    Examples:
       kgate keys add approve alice.pub.pem
+      kgate keys add root bob.pub.pem --threshold 2
+      kgate keys add root dora.pub.pem --replace 4f2c1a0b9d8e7f60
     """
     from kgate_core.keys import PublicKey
+    from kgate_mirror_server.trust.holders import change_holders
     from kgate_mirror_server.trust.rolekeys import register
 
+    if role != ROOT and (replace or threshold):
+        raise click.UsageError("--replace and --threshold are about holders of the root")
     key = PublicKey.from_pem(public.read_bytes())
     with open_mirror(config_path, acts=True) as mirror:
-        register(mirror, role, key, now())
+        if role == ROOT:
+            change_holders(mirror, key, now(), replaces=replace, threshold=threshold)
+        else:
+            register(mirror, role, key, now())
     output.result("keys", {"role": role, "keyid": key.keyid})
     output.say(f"Registered {key.keyid[:16]}… for role {role}.")
     return 0

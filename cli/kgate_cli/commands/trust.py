@@ -1,4 +1,4 @@
-"""`kgate trust show|refresh|renew|update`."""
+"""`kgate trust show|refresh|renew|update|sign|publish`."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from kgate_cli.cosigning import publish, sign
 from kgate_cli.options import config_option, json_option, now, open_mirror
 from kgate_core.clock import write_time
 
@@ -19,6 +20,10 @@ if TYPE_CHECKING:
 @click.group()
 def command() -> None:
     """Show, refresh and update the trust metadata that pods believe."""
+
+
+command.add_command(sign)
+command.add_command(publish)
 
 
 @command.command()

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
-from kgate_core.errors import Conflict, KgateError
+from kgate_core.errors import Conflict, InvalidInput, KgateError
 from kgate_core.trust import Lane, Mode, SigningKey
 from kgate_core.tuf import Role
 from kgate_mirror_server.settings.site import FILE_NAME, load_config
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 DEFAULT_UPSTREAM: Final = "https://huggingface.co"
 ADMIT: Final = "admit"
 KEY_NAMES: Final = ("root", ADMIT, "timestamp")
+MAX_ROOT_KEYS: Final = 9  # holders that `kgate init` makes keys for
 BACKDATED: Final = timedelta(minutes=5)  # pods whose clocks are a little late accept new keys too
 
 _TEMPLATE: Final = """\
@@ -80,13 +81,23 @@ class Founding:
     """Protects the root and admit keys; None leaves them unencrypted (mode 0600)."""
     passphrase_file: str = ""
     """Where later commands read the passphrase; empty: a person is asked."""
+    root_keys: int = 1
+    """How many people will hold a key of the root."""
+    root_threshold: int = 1
+    """How many of them must sign each change of trust."""
 
 
 def found_site(folder: Path, choice: Founding, now: datetime) -> tuple[Path, ...]:
     """Write a new site and return its files; raises Conflict if any of them exists."""
     config_path = folder / FILE_NAME
     policy_path = folder / "policy" / "baseline.yaml"
-    keys = {name: folder / "keys" / f"{name}.pem" for name in KEY_NAMES}
+    if not 1 <= choice.root_threshold <= choice.root_keys <= MAX_ROOT_KEYS:
+        raise InvalidInput(
+            f"{choice.root_threshold} of {choice.root_keys} holders of the root cannot be",
+            hint=f"1 to {MAX_ROOT_KEYS} holders, of whom at most all must sign",
+        )
+    roots = ("root", *(f"root-{number}" for number in range(2, choice.root_keys + 1)))
+    keys = {n: folder / "keys" / f"{n}.pem" for n in (*roots, *KEY_NAMES[1:])}
     root_path = folder / "trust" / PINNED
     paths = (config_path, policy_path, *keys.values(), root_path)
     for path in paths:
@@ -103,12 +114,13 @@ def found_site(folder: Path, choice: Founding, now: datetime) -> tuple[Path, ...
         policy_path.write_text(starter_policy(), encoding="utf-8")
     except OSError as exc:
         raise KgateError(f"{folder}: cannot be written ({exc.strerror})") from exc
-    made = {name: FileKey.generate() for name in KEY_NAMES}
+    made = {name: FileKey.generate() for name in keys}
     for name, path in keys.items():
         # The timestamp key signs every minute without anybody there to type.
         passphrase = None if name == "timestamp" else choice.passphrase
         write_private_file(path, made[name].to_pem(passphrase))
-    _write_first_trust(load_config(config_path), made, now)
+    holders = tuple(made[name] for name in roots)
+    _write_first_trust(load_config(config_path), made, holders, choice.root_threshold, now)
     return paths
 
 
@@ -122,9 +134,15 @@ def _render(choice: Founding) -> str:
     )
 
 
-def _write_first_trust(config: Config, keys: dict[str, FileKey], now: datetime) -> None:
-    admit = keys[ADMIT].public_key()
-    root, timestamp = keys["root"].public_key(), keys["timestamp"].public_key()
+def _write_first_trust(
+    config: Config,
+    keys: dict[str, FileKey],
+    holders: tuple[FileKey, ...],
+    threshold: int,
+    now: datetime,
+) -> None:
+    admit, timestamp = keys[ADMIT].public_key(), keys["timestamp"].public_key()
+    roots = tuple(key.public_key() for key in holders)
     lane = Lane(
         config.lane,
         Mode.ENFORCE,
@@ -138,8 +156,8 @@ def _write_first_trust(config: Config, keys: dict[str, FileKey], now: datetime) 
         config.site,
         [lane],
         [SigningKey(admit, now - BACKDATED, now + KEY_LIFETIME, ADMIT)],
-        RootKeys((root,), (root,), (timestamp,)),
-        offline=[keys["root"]],
+        RootKeys(roots, roots, (timestamp,), threshold, threshold),
+        offline=holders,
         timestamp=keys["timestamp"],
         now=now,
     )

@@ -11,8 +11,11 @@ from typing import TYPE_CHECKING
 
 from kgate_core.digest import Digest
 from kgate_core.errors import Conflict, NotFound
+from kgate_core.trust import Revocation
 from kgate_mirror_server.inventory import find
+from kgate_mirror_server.trust.pending import WaitsForSignatures
 from kgate_mirror_server.trust.update import sign_change
+from kgate_mirror_server.trust.withheld import Withheld, withhold
 from kgate_signer.trustchanges import reinstate_digest, revoke_digest
 
 if TYPE_CHECKING:
@@ -35,7 +38,8 @@ class Named:
 def revoke(mirror: Mirror, reference: str, reason: str, now: datetime) -> list[Named]:
     """Revoke every variant that a reference means; raises NotFound, Conflict if all are revoked.
 
-    A digest may be one that this site never saw: an advisory can name it before it comes in.
+    A digest may be one that this site never saw: an advisory can name it before it comes in. Raises
+    WaitsForSignatures where more holders of the root must sign; the mirror obeys it at once.
     """
     named = _named(mirror, reference)
     revoked = mirror.signed_trust(now).revoked_digests
@@ -48,7 +52,13 @@ def revoke(mirror: Mirror, reference: str, reason: str, now: datetime) -> list[N
             trust = revoke_digest(trust, item.digest, reason, by, now=now)
         return trust
 
-    sign_change(mirror, change, now)
+    try:
+        sign_change(mirror, change, now)
+    except WaitsForSignatures:
+        # The mirror need not wait for the other holders of the root: it serves it no more.
+        held = Withheld(Revocation(now, reason), mirror.config.site)
+        withhold(mirror.config.path(mirror.config.trust), {i.digest: held for i in fresh})
+        raise
     return fresh
 
 

@@ -19,13 +19,14 @@ from kgate_core.keys import Algorithm
 from kgate_core.trust import SigningKey
 from kgate_core.tuf import Root, walk_roots
 from kgate_mirror_server.trust.approvals import kept_approvals
-from kgate_mirror_server.trust.files import changing, read_pinned, read_trust, write_trust
+from kgate_mirror_server.trust.files import read_pinned, read_trust
 from kgate_mirror_server.trust.founding import ADMIT, BACKDATED
+from kgate_mirror_server.trust.pending import WaitsForSignatures
 from kgate_mirror_server.trust.update import APPROVE, sign_change
 from kgate_mirror_server.upkeep.shelf import publish
 from kgate_signer.keys import FileKey, read_private_file, write_private_file
 from kgate_signer.trustchanges import add_key, end_key, give_role, revoke_key, rotate_root
-from kgate_signer.trustwriter import KEY_LIFETIME, Offline, RootKeys, TrustSet, refresh_timestamp
+from kgate_signer.trustwriter import KEY_LIFETIME, RootKeys
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from kgate_core.keys import PublicKey
     from kgate_mirror_server.app import Mirror
     from kgate_mirror_server.ports import PublishedVariant
+    from kgate_signer.trustwriter import Offline, TrustSet
 
 BUNDLE: Final = "bundle"
 INGEST: Final = "ingest"
@@ -71,7 +73,7 @@ class Rotation:
 
 def list_keys(mirror: Mirror, now: datetime) -> list[KnownKey]:
     """Return every key of the trust metadata with its roles and its time."""
-    trusted, root = mirror.trusted(now), _root(mirror)
+    trusted, root = mirror.trusted(now), root_of(mirror)
     known = []
     for keyid, public in sorted(root.keys.items()):
         roles = tuple(name for name, role in sorted(root.roles.items()) if keyid in role.keyids)
@@ -110,10 +112,13 @@ def generate(
     write_private_file(path, key.to_pem(passphrase))
     try:
         register(mirror, role, key.public_key(), now)
+    except WaitsForSignatures:
+        _write_public(path, key.public_key())
+        raise
     except KgateError:
         path.unlink()  # a key that nobody knows would only be in the way of the next attempt
         raise
-    path.with_suffix(".pub.pem").write_text(key.public_key().pem, encoding="ascii")
+    _write_public(path, key.public_key())
     return path
 
 
@@ -121,7 +126,7 @@ def register(mirror: Mirror, role: str, public: PublicKey, now: datetime) -> Non
     """Make a public key known for a role, in every lane that asks for that role."""
     if role not in SIGNING_ROLES:
         raise InvalidInput(f"no key signs as {role!r}; roles are {', '.join(SIGNING_ROLES)}")
-    if public.keyid in _root(mirror).keys:
+    if public.keyid in root_of(mirror).keys:
         raise Conflict("this key is one of the root or timestamp role already")
     sign_change(mirror, lambda trust, by: _added(trust, role, public, by, now), now)
 
@@ -147,6 +152,8 @@ def rotate(mirror: Mirror, role: str, overlap: timedelta, now: datetime) -> Rota
                 return end_key(trust, before.keyid, now + overlap, by, now=now)
 
             sign_change(mirror, change, now)
+    except WaitsForSignatures:
+        raise  # the new key lies beside the old one until the change is published
     except KgateError:
         fresh.unlink()
         raise
@@ -158,8 +165,7 @@ def rotate(mirror: Mirror, role: str, overlap: timedelta, now: datetime) -> Rota
         raise KgateError(
             f"{path}: cannot be replaced ({exc.strerror})", hint=f"the new key is {fresh}"
         ) from exc
-    public = path.with_suffix(".pub.pem")
-    public.write_text(new.public_key().pem, encoding="ascii")
+    _write_public(path, new.public_key())
     mirror.__dict__.pop("attestor", None)  # it was opened with the old key
     return Rotation(before, new.public_key(), retired)
 
@@ -220,16 +226,11 @@ def renew_documents(mirror: Mirror, now: datetime) -> None:
     The keys stay the same, and pods follow from any root they pinned. Raises TrustError without
     the root key and the timestamp key.
     """
-    root = _root(mirror)
-    folder = mirror.config.path(mirror.config.trust)
-    by = Offline(read_pinned(folder), (mirror.key(mirror.config.keys.root),))
-    online = mirror.key(mirror.config.keys.timestamp)
-    with changing(folder):
-        trust = rotate_root(read_trust(folder), _keys_of(root, {}), by, now=now)
-        write_trust(folder, refresh_timestamp(trust, online, now=now))
+    keys = keys_of(root_of(mirror), {})
+    sign_change(mirror, lambda trust, by: rotate_root(trust, keys, by, now=now), now)
 
 
-def _keys_of(root: Root, replaced: Mapping[str, PublicKey]) -> RootKeys:
+def keys_of(root: Root, replaced: Mapping[str, PublicKey]) -> RootKeys:
     """Return the keys of a root with some of them replaced, by id."""
 
     def holders(name: str) -> tuple[PublicKey, ...]:
@@ -251,20 +252,21 @@ def _added(trust: TrustSet, role: str, public: PublicKey, by: Offline, now: date
 
 
 def _roll_root(mirror: Mirror, role: str, before: PublicKey, new: FileKey, now: datetime) -> None:
-    folder = mirror.config.path(mirror.config.trust)
-    root = _root(mirror)
+    root = root_of(mirror)
     if before.keyid not in root.roles[role].keyids:
         raise TrustError(f"the configured {role} key is not one that the root names")
-    wanted = _keys_of(root, {before.keyid: new.public_key()})
-    holders = (mirror.key(mirror.config.keys.root), new)
-    online = new if role == "timestamp" else mirror.key(mirror.config.keys.timestamp)
-    by = Offline(read_pinned(folder), holders)
-    with changing(folder):
-        trust = rotate_root(read_trust(folder), wanted, by, now=now)
-        write_trust(folder, refresh_timestamp(trust, online, now=now))
+    wanted = keys_of(root, {before.keyid: new.public_key()})
+    sign_change(
+        mirror,
+        lambda trust, by: rotate_root(trust, wanted, by, now=now),
+        now,
+        also=(new,),
+        online=new if role == "timestamp" else None,
+    )
 
 
-def _root(mirror: Mirror) -> Root:
+def root_of(mirror: Mirror) -> Root:
+    """Return the newest root of this site; raises TrustError."""
     folder = mirror.config.path(mirror.config.trust)
     return walk_roots(read_pinned(folder), read_trust(folder).roots[1:])
 
@@ -304,6 +306,10 @@ def _passphrase(mirror: Mirror, path: Path, uri: str) -> bytes | None:
     if b"ENCRYPTED" not in read_private_file(str(path)):
         return None
     return mirror.ask(path.name)
+
+
+def _write_public(path: Path, public: PublicKey) -> None:
+    path.with_suffix(".pub.pem").write_text(public.pem, encoding="ascii")
 
 
 def _beside(path: Path, public: PublicKey) -> Path:

@@ -15,7 +15,9 @@ from kgate_core.tuf import Role
 from kgate_mirror_server.trust.files import changing, read_pinned, read_trust, write_trust
 from kgate_mirror_server.trust.floors import floor_changes, floors_of
 from kgate_mirror_server.trust.founding import ADMIT
+from kgate_mirror_server.trust.pending import wait_if_incomplete
 from kgate_mirror_server.trust.withheld import read_withheld, release
+from kgate_signer.cosigning import Pending
 from kgate_signer.trustchanges import add_authority, revoke_digest, set_lane
 from kgate_signer.trustwriter import (
     HARD_STALENESS,
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from kgate_core.timestamp import Authority
     from kgate_core.trust import TrustedRoot
     from kgate_mirror_server.app import Mirror
+    from kgate_signer.keys import KeyProvider
 
 NEEDS_APPROVAL = "production"
 """The lane that also needs a signature held by a human."""
@@ -111,15 +114,27 @@ def apply_update(mirror: Mirror, lanes: list[Lane], now: datetime) -> None:
 
 
 def sign_change(
-    mirror: Mirror, change: Callable[[TrustSet, Offline], TrustSet], now: datetime
+    mirror: Mirror,
+    change: Callable[[TrustSet, Offline], TrustSet],
+    now: datetime,
+    *,
+    also: tuple[KeyProvider, ...] = (),
+    online: KeyProvider | None = None,
 ) -> None:
-    """Let a person change the trust metadata and vouch for it; needs root and timestamp keys."""
+    """Let a person change the trust metadata and vouch for it; needs root and timestamp keys.
+
+    `also` are further keys of the root that are here, `online` a timestamp key that the change
+    itself brings in. Raises WaitsForSignatures, and changes nothing, where more holders of the
+    root must sign than are here.
+    """
     folder = mirror.config.path(mirror.config.trust)
-    by = Offline(read_pinned(folder), (mirror.key(mirror.config.keys.root),))
-    timestamp = mirror.key(mirror.config.keys.timestamp)
+    keys = (mirror.key(mirror.config.keys.root), *also)
+    timestamp = online or mirror.key(mirror.config.keys.timestamp)
     with changing(folder):
-        trust = change(read_trust(folder), by)
-        write_trust(folder, refresh_timestamp(trust, timestamp, now=now))
+        before = read_trust(folder)
+        drafted = change(before, Offline(read_pinned(folder), keys, before))
+        wait_if_incomplete(folder, Pending(before, drafted))
+        write_trust(folder, refresh_timestamp(drafted, timestamp, now=now))
 
 
 def _new_authority(mirror: Mirror, trusted: TrustedRoot, now: datetime) -> Authority | None:

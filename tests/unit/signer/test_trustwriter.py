@@ -12,12 +12,12 @@ from kgate_core.keys import Algorithm
 from kgate_core.tuf import Role
 from kgate_signer import trustchanges
 from kgate_signer.keys import FileKey
+from kgate_signer.trustfields import lane_to_json
 from kgate_signer.trustwriter import (
     Offline,
     RootKeys,
     TrustSet,
     create,
-    lane_to_json,
     refresh_timestamp,
 )
 from tests.trustkit import (
