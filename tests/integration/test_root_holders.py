@@ -111,9 +111,9 @@ def test_one_holder_alone_changes_nothing_and_two_do(
     change = waiting(site)
     assert site.kgate("trust", "publish", str(change)) == 4
     assert sign(site, "bob", change) == 0
-    said = capsys.readouterr()
-    assert "is known for approve" in said.err
-    assert "Signed, and enough." in said.out
+    shown = capsys.readouterr()
+    assert "is known for approve" in shown.err
+    assert "Signed, and enough." in shown.out
     assert site.kgate("trust", "publish", str(change)) == 0
     assert "Published." in capsys.readouterr().out
     assert not change.exists()
@@ -293,10 +293,8 @@ def test_holders_who_can_never_agree_found_no_site(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], holders: tuple[int, int]
 ) -> None:
     count, threshold = (str(number) for number in holders)
-    code = main(
-        ["init", str(tmp_path / "site"), "--no-passphrase", "--root-keys", count]
-        + ["--root-threshold", threshold]
-    )
+    holding = ("--root-keys", count, "--root-threshold", threshold)
+    code = main(["init", str(tmp_path / "site"), "--no-passphrase", *holding])
     assert code in {2, 4}
     assert capsys.readouterr().err
     assert not (tmp_path / "site" / "kgate.yaml").exists()
