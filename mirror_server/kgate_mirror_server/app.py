@@ -11,8 +11,9 @@ from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from kgate_core.errors import InvalidInput, TrustError
+from kgate_core.errors import TrustError
 from kgate_mirror_server.catalog.audit import AuditLog
+from kgate_mirror_server.catalog.claims import Claims, open_claims
 from kgate_mirror_server.catalog.keeping import SqlKeeping
 from kgate_mirror_server.catalog.sql import SqlCatalog
 from kgate_mirror_server.events import deliver
@@ -20,7 +21,7 @@ from kgate_mirror_server.ingest.evidence import EvidenceRoom
 from kgate_mirror_server.rulebook import RuleBook, question
 from kgate_mirror_server.settings.serving import serve_settings
 from kgate_mirror_server.store.disk import READ_CHUNK
-from kgate_mirror_server.store.occupancy import OccupiedStore
+from kgate_mirror_server.store.opening import local_folder, object_place, open_store
 from kgate_mirror_server.trust.exceptions import Exceptions, read_exceptions
 from kgate_mirror_server.trust.files import read_pinned, read_trust
 from kgate_mirror_server.trust.withheld import with_withheld
@@ -53,6 +54,8 @@ if TYPE_CHECKING:
     from kgate_mirror_server.ports import BlobStore, HubClient
     from kgate_mirror_server.serve.settings import ServeSettings
     from kgate_mirror_server.settings.site import Config, Pin
+    from kgate_mirror_server.store.objects import ObjectStore
+    from kgate_mirror_server.store.occupancy import OccupiedStore
     from kgate_policy import Policy
     from kgate_scanner.advisories.matching import Feed
     from kgate_signer.keys import KeyProvider
@@ -78,14 +81,14 @@ class Mirror:
     _verifiers: dict[str | None, UpstreamVerifier] = field(default_factory=dict, init=False)
 
     @cached_property
-    def store(self) -> BlobStore:
+    def store(self) -> OccupiedStore | ObjectStore:
         """The blob store; nobody removes from it before this is closed."""
-        if "://" in self.config.store:
-            raise InvalidInput(
-                f"store: {self.config.store} is not a folder",
-                hint="object stores are not supported yet; name a folder",
-            )
-        return OccupiedStore(self.config.path(self.config.store))
+        return open_store(self.config, self.claims)
+
+    @cached_property
+    def claims(self) -> Claims:
+        """Who does what among all that use this site's database."""
+        return open_claims(database_url(self.config), local_folder(self.config) / "locks")
 
     @cached_property
     def catalog(self) -> SqlCatalog:
@@ -296,10 +299,17 @@ class Mirror:
             config.models,
             config.path,
             database=database_url(config),
-            store=config.path(config.store),
+            store=local_folder(config),
+            objects=object_place(config),
             trust=config.path(config.trust),
             lane=config.lane,
         )
+        if config.events.webhook_url is not None:
+            token = config.events.token_file
+            alarm = AlarmSettings(
+                config.site, config.events.webhook_url, config.path(token) if token else None
+            )
+            settings = replace(settings, alarm=alarm)
         return replace(settings, host=host or settings.host, port=port or settings.port)
 
     def close(self) -> None:
@@ -308,8 +318,10 @@ class Mirror:
             self.rules.close()
         if "catalog" in self.__dict__:
             self.catalog.close()
-        if isinstance(store := self.__dict__.get("store"), OccupiedStore):
-            store.close()
+        if "store" in self.__dict__:
+            self.store.close()
+        if "claims" in self.__dict__:
+            self.claims.close()
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.option("--from", "source", required=True, metavar="DIR|oci://HOST[/NS]")
+@click.option("--from", "source", required=True, metavar="DIR|s3://BUCKET/PREFIX|oci://HOST[/NS]")
 @registry_options
 @config_option
 @json_option
@@ -35,10 +35,11 @@ def command(
     \b
     Examples:
       kgate rebuild --from kgate-data
+      kgate rebuild --from s3://kernels/site
       kgate rebuild --from oci://registry.bank.internal/kernels
     """
     if not source.startswith("oci://"):
-        return _from_store(Path(source), config_path, output)
+        return _from_store(source, config_path, output)
     from kgate_mirror_server.oci.rebuild import rebuild
 
     with open_mirror(config_path, acts=True) as mirror, output.progress("rebuild") as (count, tell):
@@ -67,13 +68,14 @@ def command(
     return code
 
 
-def _from_store(source: Path, config_path: Path, output: Output) -> int:
+def _from_store(source: str, config_path: Path, output: Output) -> int:
+    from kgate_mirror_server.store.opening import open_other
     from kgate_mirror_server.upkeep.refill import refill
 
-    if not (source / "blobs").is_dir():
+    if "://" not in source and not (Path(source) / "blobs").is_dir():
         raise click.UsageError(f"{source} is no store: it has no folder blobs/")
     with open_mirror(config_path, acts=True) as mirror:
-        done = refill(mirror, source.absolute(), now(), tell=output.note)
+        done = refill(mirror, open_other(mirror.config, source), now(), tell=output.note)
     output.result(
         "rebuild",
         {

@@ -24,6 +24,7 @@ from kgate_mirror_server.bundle.upstream import StoredBytes
 from kgate_mirror_server.feeds.carrying import CarriedFeeds, adopt_feeds
 from kgate_mirror_server.ingest.sync import SyncResult
 from kgate_mirror_server.store.disk import DiskStore
+from kgate_mirror_server.store.opening import local_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -81,7 +82,7 @@ def import_bundle(
     # 2. Revocations, from whatever part is at hand.
     revocations = take_revocations(mirror, opened, now)
     # 3. Every byte into the store, verified while it is written.
-    staging = DiskStore(mirror.config.path(mirror.config.store) / INCOMING)
+    staging = DiskStore(local_folder(mirror.config) / INCOMING)
     located = locate(found, chosen, document)
     received = receive(mirror.store, staging, document, len(chosen.raw), located, progress, tell)
     outcome = Imported(opened, received, revocations)

@@ -8,13 +8,15 @@ and the client's own verification find that. Nothing is repaired here.
 from __future__ import annotations
 
 import threading
+from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NoReturn
 
 import structlog
 
 from kgate_core.digest import Digest
-from kgate_core.errors import IntegrityError, NotFound
+from kgate_core.errors import Conflict, IntegrityError, KgateError, NotFound
+from kgate_mirror_server.store.objects import ObjectStore, hashed
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,8 +26,28 @@ if TYPE_CHECKING:
 _CHUNK: Final = 1024 * 1024  # bytes per read while hashing
 _log: Final = structlog.get_logger(__name__)
 
-Mark = tuple[int, int, int, int, int]
-"""What a file looked like: device, inode, size, mtime and ctime in nanoseconds."""
+Mark = tuple[int, int, int, int, int | str]
+"""What a file looked like: device, inode, size, mtime and ctime in nanoseconds.
+
+Of an object without a local copy: zeros, its size, its time and its entity tag.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Streamed:
+    """One version of a blob in an object store whose bytes were checked."""
+
+    store: ObjectStore
+    digest: Digest
+    version: str
+
+    def read(self, start: int, size: int) -> bytes:
+        """Return bytes of it; raises IntegrityError if it is another one by now."""
+        try:
+            return self.store.read(self.digest, start, size, self.version)
+        except (Conflict, NotFound) as exc:
+            self.store.forget(self.digest)
+            raise IntegrityError(f"the blob {self.digest} changed while it was sent") from exc
 
 
 class BlobGuard:
@@ -42,9 +64,11 @@ class BlobGuard:
     def known(self, digest: Digest, size: int) -> Path | None:
         """Return the blob's file if it was checked and looks unchanged, without reading it."""
         try:
-            path = self._store.path(digest)
+            path = self._local(digest)
+            if path is None:
+                return None
             mark = _mark(path)
-        except (NotFound, OSError):
+        except (KgateError, OSError):
             return None
         return path if mark[2] == size and self._good.get(digest) == mark else None
 
@@ -63,6 +87,23 @@ class BlobGuard:
         finally:
             with self._guard:
                 self._locks.pop(digest, None)
+
+    def check_large(self, digest: Digest, size: int) -> Path | Streamed:
+        """Return what a large blob can be sent from; raises as `check` does.
+
+        Where local copies are not wanted the object is read once to be checked, then in ranges.
+        """
+        store = self._store
+        if not isinstance(store, ObjectStore) or not store.streams or store.local(digest):
+            return self.check(digest, size)
+        mark = self._mark(digest)
+        if self._good.get(digest) != mark or mark[2] != size:
+            found, count = hashed(store.chunks(digest))
+            if (found, count) != (digest, size) or self._mark(digest) != mark:
+                self._refuse(digest, mark, found)
+            self._good[digest] = mark
+            self._bad.pop(digest, None)
+        return Streamed(store, digest, str(mark[4]))
 
     def look(self, digest: Digest, size: int) -> str | None:
         """Say what is wrong with a blob as far as its file's status tells; None if nothing."""
@@ -97,9 +138,22 @@ class BlobGuard:
 
     def _now(self, digest: Digest) -> Mark | None:
         try:
-            return _mark(self._store.path(digest))
+            return self._mark(digest)
         except (NotFound, OSError):
             return None
+
+    def _local(self, digest: Digest) -> Path | None:
+        store = self._store
+        return store.local(digest) if isinstance(store, ObjectStore) else store.path(digest)
+
+    def _mark(self, digest: Digest) -> Mark:
+        store = self._store
+        if not isinstance(store, ObjectStore):
+            return _mark(store.path(digest))
+        if (path := store.local(digest)) is not None:
+            return _mark(path)
+        seen = store.seen(digest)
+        return (0, 0, seen.size, int(seen.changed.timestamp() * 10**9), seen.version)
 
     def _note(self, digest: Digest, mark: Mark | None) -> None:
         if digest not in self._bad or self._bad[digest] != mark:
@@ -119,17 +173,27 @@ class BlobGuard:
             raise NotFound(f"the store has no blob {digest}") from exc
         except OSError as exc:
             raise IntegrityError(f"the blob {digest} cannot be read: {exc.strerror}") from exc
+        except IntegrityError:
+            # Found while it was copied here: the object in the store is another one.
+            self._note(digest, self._now(digest))
+            _log.error("blob.damaged", digest=str(digest))
+            raise
         if found != digest or mark != still or mark[2] != size:
-            self._good.pop(digest, None)
-            self._note(digest, mark)
-            _log.error("blob.damaged", digest=str(digest), found=str(found))
-            raise IntegrityError(
-                f"the blob {digest} is not what was stored",
-                hint="run `kgate scrub`, and look after the disk and who may write to it",
-            )
+            self._refuse(digest, mark, found)
         self._good[digest] = mark
         self._bad.pop(digest, None)
         return path
+
+    def _refuse(self, digest: Digest, mark: Mark, found: Digest) -> NoReturn:
+        self._good.pop(digest, None)
+        self._note(digest, mark)
+        if isinstance(self._store, ObjectStore):
+            self._store.forget(digest)
+        _log.error("blob.damaged", digest=str(digest), found=str(found))
+        raise IntegrityError(
+            f"the blob {digest} is not what was stored",
+            hint="run `kgate scrub`, and look after the disk and who may write to it",
+        )
 
 
 def _mark(path: Path) -> Mark:

@@ -11,9 +11,11 @@ import os
 import secrets
 from collections import OrderedDict
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from kgate_core.errors import IntegrityError, NotFound
+from kgate_core.errors import IntegrityError, NotFound, UpstreamError
+from kgate_mirror_server.serve.blobguard import Streamed
 from kgate_mirror_server.serve.ranges import MAX_RANGES, Span, Unsatisfiable, parse_ranges
 from kgate_mirror_server.serve.settings import SendFile
 from kgate_mirror_server.serve.wire import (
@@ -27,14 +29,13 @@ from kgate_mirror_server.serve.wire import (
 )
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from kgate_core.digest import Digest
     from kgate_mirror_server.ports import ServedFile
     from kgate_mirror_server.serve.blobguard import BlobGuard
     from kgate_mirror_server.serve.wire import Request, Send
 
 CHUNK: Final = 1024 * 1024  # bytes per read and per message to the server
+STREAMED: Final = 8 * 1024 * 1024  # bytes asked of an object store at once
 MAX_SMALL: Final = 64 * 1024  # bytes; files up to this are kept in memory
 SMALL_CACHE: Final = 64 * 1024 * 1024  # bytes of small files kept
 _TYPE: Final = (b"content-type", b"application/octet-stream")
@@ -95,12 +96,12 @@ class BlobSender:
             return 200
         try:
             data, path = await self._fetch(file)
-        except (IntegrityError, NotFound):
+        except (IntegrityError, NotFound, UpstreamError):
             # Not a 404: clients remember those. The variant leaves the next snapshot.
             return await _send(
                 error(503, "this file is damaged on the mirror and is not served"), request, send
             )
-        if self.how is SendFile.XACCEL and path is not None:
+        if self.how is SendFile.XACCEL and isinstance(path, Path):
             place = f"/_kgate_blobs/{file.digest.hex[:2]}/{file.digest.hex}".encode("ascii")
             await _start(send, 200, (_TYPE, (b"x-accel-redirect", place), *common))
             await send({"type": "http.response.body", "body": b""})
@@ -120,18 +121,17 @@ class BlobSender:
         await self._send_whole(request, send, data, path, file.size, common)
         return 200
 
-    async def _fetch(self, file: ServedFile) -> tuple[bytes | None, Path | None]:
-        """Return the bytes of a small file, or the path of a checked large one."""
+    async def _fetch(self, file: ServedFile) -> tuple[bytes | None, Path | Streamed | None]:
+        """Return the bytes of a small file, or where those of a checked large one are."""
         if file.size <= MAX_SMALL:
             data = self.small.get(file.digest)
             if data is None:
                 data = await asyncio.to_thread(self._read_small, file)
                 self.small.keep(file.digest, data)
             return data, None
-        path = self.guard.known(file.digest, file.size)
-        if path is None:
-            path = await asyncio.to_thread(self.guard.check, file.digest, file.size)
-        return None, path
+        if (path := self.guard.known(file.digest, file.size)) is not None:
+            return None, path
+        return None, await asyncio.to_thread(self.guard.check_large, file.digest, file.size)
 
     def _read_small(self, file: ServedFile) -> bytes:
         data = self.guard.check(file.digest, file.size).read_bytes()
@@ -144,7 +144,7 @@ class BlobSender:
         request: Request,
         send: Send,
         data: bytes | None,
-        path: Path | None,
+        path: Path | Streamed | None,
         size: int,
         headers: tuple[Header, ...],
     ) -> None:
@@ -152,7 +152,7 @@ class BlobSender:
         if path is None:
             request.scope[FIXED] = True
             await send({"type": "http.response.body", "body": data or b""})
-        elif self.how is SendFile.PATHSEND and request.offers(PATHSEND):
+        elif isinstance(path, Path) and self.how is SendFile.PATHSEND and request.offers(PATHSEND):
             await send({"type": PATHSEND, "path": str(path)})
         else:
             await _send_spans(send, path, [(b"", Span(0, size))])
@@ -162,7 +162,7 @@ class BlobSender:
 async def _send_parts(
     send: Send,
     data: bytes | None,
-    path: Path | None,
+    path: Path | Streamed | None,
     size: int,
     spans: tuple[Span, ...],
     headers: tuple[Header, ...],
@@ -183,7 +183,7 @@ async def _send_parts(
         tail = b"\r\n--" + boundary + b"--\r\n"
     length = sum(len(head) + span.size for head, span in pieces) + len(tail)
     await _start(send, 206, (*kind, (b"content-length", b"%d" % length), *headers))
-    if path is not None and direct and len(spans) == 1:
+    if isinstance(path, Path) and direct and len(spans) == 1:
         await send(
             {"type": FILE_RANGE, "path": str(path), "start": spans[0].start, "end": spans[0].end}
         )
@@ -207,7 +207,16 @@ def _part_head(boundary: bytes, span: Span, size: int) -> bytes:
     )
 
 
-async def _send_spans(send: Send, path: Path, pieces: list[tuple[bytes, Span]]) -> None:
+async def _send_spans(send: Send, path: Path | Streamed, pieces: list[tuple[bytes, Span]]) -> None:
+    if isinstance(path, Streamed):
+        for head, span in pieces:
+            if head:
+                await send({"type": "http.response.body", "body": head, "more_body": True})
+            for start in range(span.start, span.end, STREAMED):
+                size = min(STREAMED, span.end - start)
+                chunk = await asyncio.to_thread(path.read, start, size)
+                await send({"type": "http.response.body", "body": chunk, "more_body": True})
+        return
     descriptor = os.open(path, os.O_RDONLY)
     try:
         for head, span in pieces:

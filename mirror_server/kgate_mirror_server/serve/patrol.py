@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from kgate_core.errors import KgateError
-from kgate_mirror_server.upkeep.scrub import look, set_aside
+from kgate_mirror_server.upkeep.scrub import look
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from kgate_mirror_server.serve.blobguard import BlobGuard
     from kgate_mirror_server.serve.settings import PatrolSettings
     from kgate_mirror_server.store.disk import DiskStore
+    from kgate_mirror_server.store.objects import ObjectStore
 
 _log: Final = structlog.get_logger(__name__)
 _DONE: Final = ".patrolled"
@@ -40,7 +41,7 @@ class Patrol:
     def __init__(
         self,
         root: Path,
-        store: DiskStore,
+        store: DiskStore | ObjectStore,
         guard: BlobGuard,
         settings: PatrolSettings,
         repair: Callable[[Digest], str | None] | None,
@@ -108,7 +109,7 @@ class Patrol:
         if what != "damaged":
             return
         try:
-            set_aside(self._store, digest)
+            self._store.set_aside(digest)
             reason = "not asked to" if self._repair is None else self._repair(digest)
         except KgateError as exc:
             reason = exc.message

@@ -130,7 +130,7 @@ def load(
     if refresh is not None:
         refresh = OnlyOne(settings.trust / ".refresh.lock", refresh)
     catalog = open_catalog(settings)
-    store = DiskStore(settings.store)
+    store = settings.objects.open() if settings.objects else DiskStore(settings.store)
     app = create_app(
         catalog,
         store,

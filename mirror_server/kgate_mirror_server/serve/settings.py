@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from kgate_mirror_server.serve.access import Grant
+    from kgate_mirror_server.store.opening import ObjectPlace
 
 
 class DenyStyle(StrEnum):
@@ -129,11 +130,13 @@ class ServeSettings:
     database: str
     """URL of the catalog."""
     store: Path
-    """Root folder of the blob store."""
+    """Root folder of the blob store, or of what is kept here of an object store."""
     trust: Path
     """Folder of trust metadata."""
     lane: str
     """Lane of addresses without `/l/<lane>`."""
+    objects: ObjectPlace | None = None
+    """The object store that blobs come from; None: the folder."""
     host: str = "127.0.0.1"
     port: int = 8800
     workers: int = 1

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from kgate_mirror_server.settings.models import Models
+    from kgate_mirror_server.store.opening import ObjectPlace
 
 
 class _Strict(BaseModel):
@@ -161,6 +162,7 @@ def serve_settings(
     *,
     database: str,
     store: Path,
+    objects: ObjectPlace | None,
     trust: Path,
     lane: str,
 ) -> ServeSettings:
@@ -168,6 +170,7 @@ def serve_settings(
     return ServeSettings(
         database=database,
         store=store,
+        objects=objects,
         trust=trust,
         lane=lane,
         host=serve.host,

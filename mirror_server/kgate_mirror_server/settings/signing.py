@@ -48,3 +48,18 @@ class Signing(_Model):
     """How statements are signed besides by keys."""
 
     keyless: KeylessSigning | None = None
+
+
+class TimestampAuthority(_Model):
+    """An independent authority that dates decisions (RFC 3161)."""
+
+    url: str
+    authority: Path
+    """Its certificate or public key in PEM; `kgate trust update` tells pods to believe it."""
+
+    @field_validator("url")
+    @classmethod
+    def _usable(cls, url: str) -> str:
+        if not url.startswith(("http://", "https://")):
+            raise ValueError(f"a timestamp authority is http(s)://…, not {url!r}")
+        return url

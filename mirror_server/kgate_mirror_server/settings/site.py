@@ -33,7 +33,8 @@ from kgate_mirror_server.settings.floors import Floors
 from kgate_mirror_server.settings.keeping import Quotas, Retention
 from kgate_mirror_server.settings.models import ModelPin, Models
 from kgate_mirror_server.settings.serving import Serve
-from kgate_mirror_server.settings.signing import Signing
+from kgate_mirror_server.settings.signing import Signing, TimestampAuthority
+from kgate_mirror_server.settings.storing import ObjectStorage, Schedule, StorePlace
 from kgate_mirror_server.settings.targets import Target
 from kgate_mirror_server.settings.tenants import Tenants
 from kgate_mirror_server.settings.upstreams import (
@@ -142,21 +143,6 @@ class Keys(_Model):
     """Signs advisory feeds, where a person publishes them; never needed by sync or serve."""
 
 
-class TimestampAuthority(_Model):
-    """An independent authority that dates decisions (RFC 3161)."""
-
-    url: str
-    authority: Path
-    """Its certificate or public key in PEM; `kgate trust update` tells pods to believe it."""
-
-    @field_validator("url")
-    @classmethod
-    def _usable(cls, url: str) -> str:
-        if not url.startswith(("http://", "https://")):
-            raise ValueError(f"a timestamp authority is http(s)://…, not {url!r}")
-        return url
-
-
 class Config(_Model):
     """The whole of `kgate.yaml`."""
 
@@ -174,7 +160,10 @@ class Config(_Model):
     """Folder of signed exceptions, as `kgate policy except` writes them."""
     break_glass: Path = Path("policy/break-glass")
     """Folder of break-glass statements, as `kgate break-glass` writes them."""
-    store: str = "./kgate-data"
+    store: StorePlace = "./kgate-data"
+    """A folder, or an object store: `s3://bucket/prefix`, `gs://…`, `az://…`."""
+    object_store: ObjectStorage = ObjectStorage()
+    sync: Schedule = Schedule()
     database: str = "sqlite:///kgate-data/kgate.db"
     trust: Path = Path("trust")
     keys: Keys = Keys()

@@ -14,19 +14,22 @@ import os
 import secrets
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, BinaryIO, Final
 
 from kgate_core.digest import Digest
 from kgate_core.errors import IntegrityError, InvalidInput, KgateError, NotFound
 from kgate_mirror_server.store.copying import NewFile
+from kgate_mirror_server.store.tending import Seen
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
-    from datetime import datetime, timedelta
+    from datetime import timedelta
     from pathlib import Path
 
     from kgate_mirror_server.store.copying import Piece
 
+ASIDE: Final = "damaged"
 READ_CHUNK: Final = 1024 * 1024  # bytes per read while hashing a stored blob
 _BLOB_MODE: Final = 0o444
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
@@ -115,6 +118,23 @@ class DiskStore:
             raise NotFound(f"the store has no blob {digest}")
         return path
 
+    def seen(self, digest: Digest) -> Seen:
+        """Return what the file system says about a blob; raises NotFound."""
+        try:
+            found = self._place(digest).stat()
+        except FileNotFoundError as exc:
+            raise NotFound(f"the store has no blob {digest}") from exc
+        except OSError as exc:
+            raise _error(f"the blob {digest} cannot be looked at", exc) from exc
+        changed = datetime.fromtimestamp(found.st_mtime, UTC)
+        return Seen(found.st_size, changed, f"{found.st_ino}-{found.st_mtime_ns}")
+
+    def chunks(self, digest: Digest) -> Iterator[bytes]:
+        """Yield a blob's bytes; raises NotFound."""
+        with self.open(digest) as file, _translated(f"the blob {digest} cannot be read"):
+            while chunk := file.read(READ_CHUNK):
+                yield chunk
+
     def digests(self) -> Iterator[Digest]:
         """Yield every stored digest in order; files of other names are passed over."""
         for folder in sorted(self._blobs.iterdir()):
@@ -126,10 +146,9 @@ class DiskStore:
         """Read and hash every blob, yielding the damaged ones; what to do with them is not ours."""
         for digest in self.digests():
             state, size = hashlib.sha256(), 0
-            with self.open(digest) as file, _translated(f"the blob {digest} cannot be read"):
-                while chunk := file.read(READ_CHUNK):
-                    state.update(chunk)
-                    size += len(chunk)
+            for chunk in self.chunks(digest):
+                state.update(chunk)
+                size += len(chunk)
             if (found := Digest(state.hexdigest())) != digest:
                 yield Damage(digest, found, size)
 
@@ -137,6 +156,22 @@ class DiskStore:
         """Delete a blob if it is there, so that a damaged or unreferenced one can be put anew."""
         with _translated(f"the blob {digest} cannot be removed"):
             self._place(digest).unlink(missing_ok=True)
+
+    def set_aside(self, digest: Digest) -> str:
+        """Move a damaged blob to `damaged/` in the store's folder; returns where it is."""
+        place = self._place(digest)
+        target = self._blobs.parents[1] / ASIDE / place.name
+        try:
+            target.parent.mkdir(exist_ok=True)
+            place.replace(target)
+        except FileNotFoundError as exc:
+            raise NotFound(f"the store has no blob {digest}") from exc
+        except OSError as exc:
+            raise KgateError(
+                f"the damaged blob {digest} cannot be set aside ({exc.strerror})",
+                hint="it is not served; check the disk",
+            ) from exc
+        return str(target)
 
     def sweep(self, *, now: datetime, older_than: timedelta) -> int:
         """Delete temporary files that nobody wrote to for so long; returns how many."""

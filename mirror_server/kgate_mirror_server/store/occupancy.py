@@ -14,15 +14,16 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
-from kgate_core.errors import Conflict, InvalidInput, KgateError
+from kgate_core.errors import Conflict, KgateError
 from kgate_mirror_server.store.disk import DiskStore
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from contextlib import AbstractContextManager
     from pathlib import Path
 
-    from kgate_mirror_server.ports import BlobStore
+    from kgate_core.digest import Digest
+    from kgate_mirror_server.catalog.claims import Claims
 
 FILE_NAME: Final = ".in-use"
 WAIT: Final = 10.0  # seconds that somebody who wants to be alone waits for others to finish
@@ -75,9 +76,19 @@ class Occupancy:
 class OccupiedStore(DiskStore):
     """A store in a folder that this process uses until it is closed."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, claims: Claims | None = None) -> None:
+        """Use a folder; with `claims`, of those who put the same blob at once one reads it."""
         super().__init__(root)
         self._occupancy = Occupancy(root)
+        self._claims = claims
+
+    def put(self, digest: Digest, size: int, chunks: Iterable[bytes]) -> None:
+        """Store a blob as `DiskStore.put` does; who comes second finds it there."""
+        if self._claims is None or isinstance(chunks, (list, tuple)) or self.has(digest):
+            super().put(digest, size, chunks)
+            return
+        with self._claims.hold(f"blob:{digest}"):
+            super().put(digest, size, chunks)
 
     def alone(self, wait: float = WAIT) -> AbstractContextManager[None]:
         """Be the only one that uses it meanwhile; raises Conflict after `wait` seconds."""
@@ -86,13 +97,6 @@ class OccupiedStore(DiskStore):
     def close(self) -> None:
         """Let others remove from it."""
         self._occupancy.close()
-
-
-def disk_of(store: BlobStore) -> OccupiedStore:
-    """Return the store as a folder that can be gone through; raises InvalidInput if it is none."""
-    if not isinstance(store, OccupiedStore):
-        raise InvalidInput("this needs a blob store in a folder of this machine")
-    return store
 
 
 def _open(path: Path) -> int | None:

@@ -93,7 +93,7 @@ def _write(mirror: Mirror, folder: Path, now: datetime, *, blobs: bool) -> tuple
     with (folder / CATALOG).open("wb") as stream:
         stream.writelines(dump(mirror.catalog.engine))
     needed = {digest for item in publications for digest in blobs_of(item)}
-    sizes = {digest: mirror.store.path(digest).stat().st_size for digest in sorted(needed)}
+    sizes = {digest: mirror.store.seen(digest).size for digest in sorted(needed)}
     for digest in sizes if blobs else ():
         _copy(mirror.store.path(digest), folder / "blobs" / digest.hex)
     files = {

@@ -12,23 +12,24 @@ reading it. Whether the bytes of what stays are right is `scrub`'s question.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
 from kgate_core.errors import NotFound
 from kgate_mirror_server.catalog.keeping import Place
 from kgate_mirror_server.ingest.resolve import read_lock
-from kgate_mirror_server.store.occupancy import disk_of
+from kgate_mirror_server.store.tending import tended
 from kgate_mirror_server.upkeep.references import References, find_references
 from kgate_mirror_server.upkeep.retention import Fate, Known, decide
 from kgate_mirror_server.upkeep.shelf import shelve
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from datetime import datetime
 
     from kgate_core.digest import Digest
     from kgate_mirror_server.app import Mirror
-    from kgate_mirror_server.store.occupancy import OccupiedStore
+    from kgate_mirror_server.store.tending import Tended
 
 PART_AGE: Final = timedelta(days=1)  # of a temporary file that nobody can be writing any more
 
@@ -71,8 +72,8 @@ def collect_garbage(
     """Do all of the above; raises Conflict while somebody else uses the store."""
     done = Collected(dry_run)
     config = mirror.config
-    disk = disk_of(mirror.store)
-    with disk.alone():
+    store = tended(mirror.store)
+    with store.alone():
         publications = mirror.catalog.publications()
         lock = read_lock(config.folder)
         known = Known(mirror.keeping.holds(), mirror.keeping.last_used(), lock, config.kernels)
@@ -89,30 +90,30 @@ def collect_garbage(
             done.forgotten = _forget(mirror, now)
         # What leaves in this run is asked too: a client may be in the middle of it.
         done.references = find_references(mirror, publications, lock)
-        _sweep(mirror, disk, done, now)
+        _sweep(mirror, store, done, now)
     return done
 
 
-def _sweep(mirror: Mirror, disk: OccupiedStore, done: Collected, now: datetime) -> None:
+def _sweep(mirror: Mirror, store: Tended, done: Collected, now: datetime) -> None:
     grace = timedelta(days=mirror.config.retention.grace_days)
-    for digest in list(disk.digests()):
+    for digest in list(store.digests()):
         try:
-            seen = disk.path(digest).stat()
-        except (NotFound, FileNotFoundError):
+            seen = store.seen(digest)
+        except NotFound:
             continue
         if digest in done.references.by_blob:
             done.kept += 1
-            done.kept_bytes += seen.st_size
+            done.kept_bytes += seen.size
             continue
-        found = Garbage(digest, seen.st_size, datetime.fromtimestamp(seen.st_mtime, UTC))
+        found = Garbage(digest, seen.size, seen.changed)
         if now - found.changed < grace:
             done.young.append(found)
             continue
         if not done.dry_run:
-            disk.remove(digest)
+            store.remove(digest)
         done.removed.append(found)
     if not done.dry_run:
-        done.parts = disk.sweep(now=now, older_than=PART_AGE)
+        done.parts = store.sweep(now=now, older_than=PART_AGE)
 
 
 def _forget(mirror: Mirror, now: datetime) -> int:

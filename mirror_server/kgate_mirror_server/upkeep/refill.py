@@ -18,7 +18,6 @@ from kgate_mirror_server.bundle.contents import check_attestations
 from kgate_mirror_server.catalog.keeping import Place
 from kgate_mirror_server.ingest.sync import refresh_trust
 from kgate_mirror_server.ports import EvidenceKind, IntakeState
-from kgate_mirror_server.store.disk import READ_CHUNK, DiskStore
 from kgate_mirror_server.trust.publicationlog import check_log, record
 from kgate_mirror_server.upkeep.references import blobs_of
 from kgate_mirror_server.upkeep.shelf import find_shelved, publish
@@ -26,12 +25,12 @@ from kgate_mirror_server.upkeep.shelf import find_shelved, publish
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from datetime import datetime
-    from pathlib import Path
 
     from kgate_core.digest import Digest
     from kgate_core.trust import TrustedRoot
     from kgate_mirror_server.app import Mirror
     from kgate_mirror_server.ports import Publication
+    from kgate_mirror_server.store.tending import Readable
     from kgate_signer.publog import Entry
 
 
@@ -45,17 +44,18 @@ class Refilled:
     """What the log says was published and is not again, each with the reason."""
 
 
-def refill(mirror: Mirror, source: Path, now: datetime, *, tell: Callable[[str], None]) -> Refilled:
+def refill(
+    mirror: Mirror, store: Readable, now: datetime, *, tell: Callable[[str], None]
+) -> Refilled:
     """Publish again what the log and the store agree on; raises TrustError, IntegrityError.
 
-    `source` is a store's folder, this site's own or a copy of it. Running it twice changes nothing.
+    `store` is this site's own or a copy of it. Running it twice changes nothing.
     """
     refresh_trust(mirror, now)
     trusted = mirror.trusted(now)
     said, branches = _said(check_log(mirror, trusted))
-    store = DiskStore(source)
     records: dict[Place, list[Publication]] = {}
-    for item in find_shelved(store.path(digest) for digest in store.digests()):
+    for item in find_shelved(store):
         records.setdefault(Place.of(item), []).append(item)
     done = Refilled()
     for place, entry in said.items():
@@ -93,7 +93,7 @@ def _said(entries: Iterable[Entry]) -> tuple[dict[Place, Entry], dict[Place, set
 
 def _choose(
     mirror: Mirror,
-    store: DiskStore,
+    store: Readable,
     records: Iterable[Publication],
     manifests: dict[str, Digest],
     trusted: TrustedRoot,
@@ -129,15 +129,11 @@ def _rank(mirror: Mirror, item: Publication) -> tuple[datetime, int]:
     return max(decided), sum(len(variant.bundles) for variant in item.variants)
 
 
-def _copy(mirror: Mirror, store: DiskStore, item: Publication) -> None:
+def _copy(mirror: Mirror, store: Readable, item: Publication) -> None:
     """Make sure that every blob of a publication is in this site's store."""
     for digest in blobs_of(item):
         if not mirror.store.has(digest):
-            size = store.path(digest).stat().st_size
-            with store.open(digest) as stream:
-                mirror.store.put(
-                    digest, size, iter(lambda: stream.read(READ_CHUNK), b"")
-                )  # read at once
+            mirror.store.put(digest, store.seen(digest).size, store.chunks(digest))
 
 
 def _remember(mirror: Mirror, item: Publication, now: datetime) -> None:

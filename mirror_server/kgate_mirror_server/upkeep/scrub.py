@@ -1,6 +1,6 @@
 """Read every blob again: what the disk changed is set aside, and fetched anew where it can be.
 
-A damaged blob is moved to `damaged/` in the store's folder, for whoever looks into the disk; from
+A damaged blob is moved to `damaged/` in the store, for whoever looks into the disk; from
 then on it is missing, and nothing that needs it is served. Files come again from the upstream that
 they came from, manifests and records are made again from the catalog. Signed bundles and evidence
 cannot be made again: those come back from a backup.
@@ -10,28 +10,24 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from kgate_core.errors import KgateError, NotFound
 from kgate_core.kernel import folder_of
 from kgate_core.manifest import FileEntry, Manifest
 from kgate_mirror_server.ingest.resolve import read_lock
 from kgate_mirror_server.ports import UpstreamFile
-from kgate_mirror_server.store.occupancy import disk_of
+from kgate_mirror_server.store.tending import tended
 from kgate_mirror_server.upkeep.references import References, find_references
 from kgate_mirror_server.upkeep.shelf import shelve, shelved
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
-    from pathlib import Path
 
     from kgate_core.digest import Digest
     from kgate_mirror_server.app import Mirror
     from kgate_mirror_server.ports import HubClient, Publication, PublishedVariant, ServedFile
-    from kgate_mirror_server.store.disk import DiskStore
-
-ASIDE: Final = "damaged"
-CHUNK: Final = 1024 * 1024  # bytes per read while hashing
+    from kgate_mirror_server.store.tending import Readable
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,11 +60,11 @@ def scrub(
     progress: Callable[[int], None],
 ) -> Scrubbed:
     """Read everything; with `repair`, set damaged blobs aside and bring back what can be."""
-    disk, done = disk_of(mirror.store), Scrubbed()
+    store, done = tended(mirror.store), Scrubbed()
     publications = mirror.catalog.publications()
     found: dict[Digest, str] = {}
-    for digest in list(disk.digests()):
-        what, size = look(disk, digest, progress)
+    for digest in list(store.digests()):
+        what, size = look(store, digest, progress)
         done.read += 1
         done.read_bytes += size
         if what is not None:
@@ -76,9 +72,9 @@ def scrub(
     if repair:
         for digest, what in found.items():
             if what == "damaged":
-                set_aside(disk, digest)
+                store.set_aside(digest)
     references = _needed(mirror, publications)
-    missing = {digest: "missing" for digest in references.by_blob if not disk.has(digest)}
+    missing = {digest: "missing" for digest in references.by_blob if not store.has(digest)}
     found = missing | found
     for digest, what in sorted(found.items()):
         tell(f"{what}: {digest}")
@@ -92,35 +88,20 @@ def scrub(
 
 
 def look(
-    disk: DiskStore, digest: Digest, progress: Callable[[int], None]
+    store: Readable, digest: Digest, progress: Callable[[int], None]
 ) -> tuple[str | None, int]:
     """Read one blob; returns what is wrong with it, if anything, and how many bytes it has."""
     state, size = hashlib.sha256(), 0
     try:
-        with disk.open(digest) as stream:
-            while chunk := stream.read(CHUNK):
-                state.update(chunk)
-                size += len(chunk)
-                progress(len(chunk))
+        for chunk in store.chunks(digest):
+            state.update(chunk)
+            size += len(chunk)
+            progress(len(chunk))
     except NotFound:
         return None, size  # removed meanwhile
     except (KgateError, OSError):
         return "unreadable", size
     return (None if state.hexdigest() == digest.hex else "damaged"), size
-
-
-def set_aside(disk: DiskStore, digest: Digest) -> Path:
-    """Move a damaged blob out of the store; raises KgateError."""
-    path = disk.path(digest)
-    folder = path.parents[3] / ASIDE
-    try:
-        folder.mkdir(exist_ok=True)
-        return path.replace(folder / path.name)
-    except OSError as exc:
-        raise KgateError(
-            f"the damaged blob {digest} cannot be set aside ({exc.strerror})",
-            hint="it is not served; check the disk",
-        ) from exc
 
 
 def bring_back(mirror: Mirror, publications: Sequence[Publication], digest: Digest) -> str | None:

@@ -18,10 +18,10 @@ from kgate_mirror_server.ports import EvidenceKind, Publication, PublishedVarian
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from kgate_mirror_server.app import Mirror
     from kgate_mirror_server.ports import BlobStore
+    from kgate_mirror_server.store.tending import Readable
 
 SCHEMA: Final = "kgate.dev/shelved/v1"
 MAX_BYTES: Final = 64 * 1024**2  # bytes of one record: some 200,000 files
@@ -102,15 +102,15 @@ def parse_shelved(data: bytes) -> Publication:
     )
 
 
-def find_shelved(paths: Iterator[Path]) -> Iterator[Publication]:
-    """Yield the publications whose records are among these files; others are passed over."""
-    for path in paths:
-        with path.open("rb") as stream:
+def find_shelved(store: Readable) -> Iterator[Publication]:
+    """Yield the publications whose records are in a store; other blobs are passed over."""
+    for digest in store.digests():
+        with store.open(digest) as stream:
             start = stream.read(len(_START))
             if start != _START:
                 continue
             data = start + stream.read(MAX_BYTES)
-        if Digest.of(data).hex == path.name:
+        if Digest.of(data) == digest:
             yield parse_shelved(data)
 
 
