@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from kgate_cli.output import Output
     from kgate_mirror_server.oci.images import RemoteImage, RemoteImages
     from kgate_scanner.paths import Scanned
+    from kgate_scanner.resultcache import ResultCache
 
 F = TypeVar("F", bound="Callable[..., Any]")
 
@@ -33,13 +34,15 @@ def image_options(function: F) -> F:
     return platform(registry_options(function))
 
 
-def scan_target(target: str, access: dict[str, Any], output: Output) -> tuple[Scanned, ...]:
+def scan_target(
+    target: str, access: dict[str, Any], output: Output, results: ResultCache | None = None
+) -> tuple[Scanned, ...]:
     """Scan a path, or the images of a reference layer by layer; raises KgateError, UsageError."""
     from kgate_scanner.paths import scan_image, scan_path
 
     if Path(target).exists():
         with output.progress(f"scanning {target}"):
-            return scan_path(Path(target))
+            return scan_path(Path(target), results=results)
     with output.progress(target) as (count, tell):
         _, images = open_images(target, access, count)
         scanned: list[Scanned] = []
@@ -47,10 +50,20 @@ def scan_target(target: str, access: dict[str, Any], output: Output) -> tuple[Sc
             layers = len(item.image.layers)
             if layers:
                 tell(f"{item.image.name}: {layers} layers, {size(item.size)}")
-                scanned += scan_image(item.image)
+                scanned += scan_image(item.image, results=results)
     if not scanned:
         raise InvalidInput(f"there is no file to scan in {target}")
     return tuple(scanned)
+
+
+def open_results(folder: Path | None) -> ResultCache | None:
+    """Return the cache of results in a folder; raises TrustError if others may write to it."""
+    if folder is None:
+        return None
+    from kgate_scanner.resultcache import ResultCache
+    from kgate_scanner.scan import DEFAULT_LIMITS, VERSION
+
+    return ResultCache(folder, VERSION, DEFAULT_LIMITS)
 
 
 def is_reference(target: str) -> bool:

@@ -112,7 +112,10 @@ def _options(options: dict[str, Any]) -> str:
 
 
 def show_extra(extra: dict[str, Any], output: Output) -> None:
-    """Print what an SBOM does not list, and how much code is for other GPUs."""
+    """Print what was not read again, what an SBOM does not list, and code for other GPUs."""
+    if reused := extra.get("reused"):
+        output.say()
+        output.say(f"{reused} files were read by an earlier scan.")
     missing = extra.get("unlisted", [])
     if "unlisted" in extra:
         output.say()

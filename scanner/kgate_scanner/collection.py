@@ -13,7 +13,7 @@ import stat
 import unicodedata
 import zipfile
 import zlib
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -60,6 +60,15 @@ class Collection:
         if not entries:
             raise InvalidInput("there is no file to scan")
         return Manifest.of(entries)
+
+    def identities(self) -> dict[str, tuple[int, ...]]:
+        """Return what changes when a file is replaced or written to; nothing for one that went."""
+        found: dict[str, tuple[int, ...]] = {}
+        for name, place in self.files.items():
+            with suppress(OSError):
+                seen = place.stat()
+                found[name] = (seen.st_dev, seen.st_ino, seen.st_size, seen.st_mtime_ns)
+        return found
 
     @contextmanager
     def open_path(self, name: str) -> Iterator[Path]:

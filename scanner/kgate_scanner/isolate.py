@@ -122,10 +122,11 @@ class ParserProcess:
                 self.limits.answer_bytes,
                 time.monotonic() + self.limits.file_seconds,
             )
-            return _checked(answer, path, self.limits.findings)
+            document = strictjson.loads(answer, what="parser", max_bytes=len(answer))
+            return read_answer(document, path, self.limits.findings)
         except TimeoutError:
             why = f"took longer than {self.limits.file_seconds:g} seconds"
-        except _NonsenseError as exc:
+        except NonsenseError as exc:
             why = f"gave an answer that cannot be used ({exc})"
         except InvalidInput as exc:
             why = f"gave an answer that cannot be used ({exc.message})"
@@ -178,22 +179,24 @@ def gave_up(path: str, why: str) -> Inspected:
     return Inspected({}, (rules.GAVE_UP.finding(path, why),), complete=False)
 
 
-class _NonsenseError(Exception):
+class NonsenseError(Exception):
     """The child did not keep to the protocol."""
 
 
-def _checked(answer: bytes, path: str, most: int) -> Inspected:
-    # A parser that was taken over can say anything: its answer is read as strictly as a document
-    # from outside, and it speaks about the file it was asked about only.
+def read_answer(document: strictjson.JsonValue, path: str, most: int) -> Inspected:
+    """Return what an answer about one file says; raises InvalidInput and NonsenseError.
+
+    A parser that was taken over can say anything: its answer is read as strictly as a document
+    from outside, and it speaks about the file it was asked about only.
+    """
     what = "parser"
-    document = strictjson.loads(answer, what=what, max_bytes=len(answer))
     facts = strictjson.take(document, "facts", dict, what=what)
     complete = strictjson.take(document, "complete", bool, what=what)
     findings = tuple(
         Finding.from_json(item) for item in strictjson.take(document, "findings", list, what=what)
     )
     if any(finding.path != path for finding in findings):
-        raise _NonsenseError("it speaks about another file")
+        raise NonsenseError("it speaks about another file")
     if len(findings) > most:
         worst = sorted(findings, key=lambda finding: -finding.severity)[:most]
         dropped = rules.TOO_MANY.finding(path, f"{len(findings)} findings, {most} are kept")
@@ -210,7 +213,7 @@ def _send(channel: socket.socket, data: bytes, descriptor: int, deadline: float)
 def _receive(channel: socket.socket, most: int, deadline: float) -> bytes:
     (length,) = _LENGTH.unpack(_exactly(channel, _LENGTH.size, deadline))
     if length > most:
-        raise _NonsenseError(f"{length} bytes are more than the {most} allowed")
+        raise NonsenseError(f"{length} bytes are more than the {most} allowed")
     return _exactly(channel, length, deadline)
 
 

@@ -93,14 +93,20 @@ def inspect_files(
     limits: ScanLimits = DEFAULT_LIMITS,
 ) -> dict[str, Inspected]:
     """Look at each file of the given size, in a child process, without any other file."""
-    system = None if variant is None else (variant.os or "linux")
+    if not sizes:
+        return {}
     largest = max((size for size in sizes.values() if size <= limits.file_bytes), default=0)
     libraries = any(".so" in PurePosixPath(path).suffixes for path in sizes)
-    with ParserProcess(limits, largest, system, libraries) as process:
+    with ParserProcess(limits, largest, system_of(variant), libraries) as process:
         return {
             path: _inspect(process, path, size, open_path, limits)
             for path, size in sorted(sizes.items())
         }
+
+
+def system_of(variant: Variant | None) -> str | None:
+    """Return the operating system that files are meant for, None if nothing says so."""
+    return None if variant is None else (variant.os or "linux")
 
 
 def report_on(

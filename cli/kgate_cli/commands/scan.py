@@ -10,7 +10,7 @@ import click
 from kgate_cli import exits
 from kgate_cli.options import json_option
 from kgate_cli.scanfeed import compare, feed_options, take_feed_options
-from kgate_cli.scanning import image_options, scan_target
+from kgate_cli.scanning import image_options, open_results, scan_target
 from kgate_cli.scantable import findings_rows, matrix_rows, show_caches, show_extra, to_json
 from kgate_core.evidence import Severity
 
@@ -62,6 +62,12 @@ LEVELS = [level.label for level in Severity]
     metavar="GPU",
     help="A GPU you own, such as sm_90 or gfx942: say how much device code is for others.",
 )
+@click.option(
+    "--cache",
+    type=click.Path(path_type=Path, file_okay=False),
+    envvar="KGATE_SCAN_CACHE",
+    help="Keep results about files here, and read only files that are new.",
+)
 @feed_options
 @json_option
 def command(  # one argument for each option
@@ -73,7 +79,7 @@ def command(  # one argument for each option
     against: Path | None,
     gpus: tuple[str, ...],
     output: Output,
-    **access: Any,  # noqa: ANN401  # the options of `image_options` and `feed_options`
+    **access: Any,  # noqa: ANN401  # --cache, and the options of `image_options` and `feed_options`
 ) -> int:
     """Look into GPU libraries, down to the code that runs on the device.
 
@@ -88,6 +94,7 @@ def command(  # one argument for each option
       kgate scan registry.example/ai/vllm:1.2 --platform linux/arm64
       kgate scan .venv/lib/python3.11/site-packages --json
       kgate scan ~/.triton/cache
+      kgate scan vllm.whl --cache ~/.cache/kgate/scan
       kgate scan ./build --feed ./product-security --fail-on high
       kgate scan ./rootfs-of-vllm --device-images images/vllm.json
       kgate scan ./rootfs-of-vllm --against vendor.cdx.json --gpus sm_90 --gpus sm_100
@@ -98,7 +105,8 @@ def command(  # one argument for each option
     listed = None if against is None else read_listed(against.read_bytes())
 
     feed = take_feed_options(access)
-    scanned = scan_target(target, access, output)
+    results = open_results(access.pop("cache"))
+    scanned = scan_target(target, access, output, results)
     if sarif is not None:
         _write_sarif(sarif, scanned)
     if device_images is not None:
@@ -107,6 +115,8 @@ def command(  # one argument for each option
     found = any(item.report.findings for item in scanned)
     ok = not (found and worst >= Severity.parse(fail_on))
     extra = _extra(scanned, listed, owned)
+    if results is not None:
+        extra["reused"] = results.reused
     compared = compare(scanned, *feed)
     ok = ok and not extra.get("unlisted") and not compared.reaches(Severity.parse(fail_on))
     output.result("scan", {**to_json(target, scanned), **extra, **compared.to_json()}, ok=ok)
