@@ -24,6 +24,7 @@ COMMANDS: Final[dict[str, str]] = {
     "add": "Propose a pin: a kernel's risk card, ready for a merge request.",
     "lock": "Resolve every pin to a commit and its variants' digests: kgate.lock.",
     "sync": "Admit every pin: fetch, verify, scan, decide, sign, publish. The CI command.",
+    "worker": "Do queued jobs with others: bring in, sign, scrub. Needs PostgreSQL.",
     "sign": "Sign and publish what was brought in without keys; reaches no upstream.",
     "serve": "Serve what was published to stock Hub clients.",
     "ls": "List what is published and what was denied.",

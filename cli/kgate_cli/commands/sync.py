@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     help="Write reports for CI and people there: JSON, Markdown, SARIF, JUnit, OpenReports; SBOMs.",
 )
 @click.option("--dry-run", is_flag=True, help="Say what would be fetched and decided; do nothing.")
+@click.option("--enqueue", is_flag=True, help="Let `kgate worker` do it, pin by pin; PostgreSQL.")
 @click.option("--no-sign", is_flag=True, help="Open no key and publish nothing; see `kgate sign`.")
 @config_option
 @json_option
@@ -36,6 +37,7 @@ def command(
     locked: bool,  # noqa: FBT001  # click passes flags by name
     dry_run: bool,  # noqa: FBT001  # the same
     no_sign: bool,  # noqa: FBT001  # the same
+    enqueue: bool,  # noqa: FBT001  # the same
     report_dir: Path | None,
     config_path: Path,
     output: Output,
@@ -52,8 +54,11 @@ def command(
     Examples:
       kgate sync
       kgate sync --dry-run
+      kgate sync --enqueue
       kgate sync --locked --report-dir out/
     """
+    if enqueue:
+        return _enqueue(config_path, output)
     if dry_run:
         return _rehearse(config_path, output, locked=locked)
     with open_mirror(config_path, acts=True) as mirror:
@@ -123,13 +128,25 @@ def _lock(mirror: Mirror, source: Source, tell: Callable[[str], None], *, locked
     from kgate_mirror_server.settings.site import LOCK_NAME
     from kgate_mirror_server.trust.files import replace_file
 
-    before = read_lock(mirror.config.folder)
     if locked:
-        return require_lock(before, mirror.config)
-    lock = update_lock(mirror, before, source, upgrade=lambda _pin: False, tell=tell)
-    if lock != before:
-        replace_file(mirror.config.folder / LOCK_NAME, lock.to_bytes())
+        return require_lock(read_lock(mirror.config.folder), mirror.config)
+    with mirror.claims.hold(f"lock:{mirror.config.folder}"):
+        before = read_lock(mirror.config.folder)
+        lock = update_lock(mirror, before, source, upgrade=lambda _pin: False, tell=tell)
+        if lock != before:
+            replace_file(mirror.config.folder / LOCK_NAME, lock.to_bytes())
     return lock
+
+
+def _enqueue(config_path: Path, output: Output) -> int:
+    from kgate_mirror_server.jobs.queue import enqueue_all, need_extra
+
+    need_extra()
+    with open_mirror(config_path, acts=True) as mirror:
+        new, waiting = enqueue_all(mirror)
+    output.result("sync", {"enqueued": new, "waiting": waiting})
+    output.say(f"{new} pins wait for a worker now, {waiting} did already.")
+    return exits.YES
 
 
 def _code(mirror: Mirror, result: SyncResult) -> int:

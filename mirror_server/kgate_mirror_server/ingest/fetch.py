@@ -146,7 +146,14 @@ def fetch_large(
         file = UpstreamFile(served.path, served.size, served.oid, served.digest.hex)
         if store.has(served.digest):
             return 0
-        chunks = _counted(upstream.read(repo, revision, file), progress)
+        came = 0
+
+        def note(count: int) -> None:
+            nonlocal came
+            came += count
+            progress(count)
+
+        chunks = _counted(upstream.read(repo, revision, file), note)
         try:
             store.put(served.digest, served.size, chunks)
         except IntegrityError as exc:
@@ -154,7 +161,7 @@ def fetch_large(
                 f"{repo}@{revision.short}: {file.path}: {exc.message}",
                 hint="upstream sent other bytes than its tree promises; nothing was stored",
             ) from exc
-        return served.size
+        return came  # nothing if another process stored it meanwhile
 
     return sum(_in_parallel(fetch, [file for file in described.files if file.lfs]))
 

@@ -139,11 +139,19 @@ def update_lock(
 
 
 def sync(
-    mirror: Mirror, lock: Lock, source: Source, now: datetime, *, tell: Told, sign: bool = True
+    mirror: Mirror,
+    lock: Lock,
+    source: Source,
+    now: datetime,
+    *,
+    tell: Told,
+    sign: bool = True,
+    only: Callable[[LockedKernel], bool] = lambda _locked: True,
 ) -> SyncResult:
     """Admit every pin of the lock; raises TrustError if what would be signed counts nowhere.
 
     Without `sign`, no key is opened and nothing is published: `signing.sign` does that later.
+    Of what `only` says no to, nothing is asked. Two runs at once do each pin once.
     """
     if sign:
         refresh_trust(mirror, now)
@@ -151,6 +159,8 @@ def sync(
     result = SyncResult(exceptions=mirror.exceptions(now))
     standings = Standings(mirror, now)
     for pin, locked in dependencies_first(mirror, lock):
+        if not only(locked):
+            continue
         dependencies = dependencies_of(mirror, lock, locked)
         try:
             own = source.of(pin)
@@ -158,10 +168,12 @@ def sync(
             if (kept := standings.find(pin, locked, dependencies)) is not None:
                 result.kernels.append(kept)
                 continue
-            done = done_before(mirror, pin, locked, dependencies, now)
-            if done is None:
-                tell(f"admitting {pin}")
-                done = admit(mirror, own, pin, locked, dependencies, now, sign=sign)
+            with mirror.claims.hold(f"pin:{locked.lane}/{locked.repo}@{locked.commit}"):
+                # Whoever had to wait for another run finds it done.
+                done = done_before(mirror, pin, locked, dependencies, now, signed=sign)
+                if done is None:
+                    tell(f"admitting {pin}")
+                    done = admit(mirror, own, pin, locked, dependencies, now, sign=sign)
             if sign:
                 standings.keep(done, locked, dependencies)
         except KgateError as exc:
@@ -242,9 +254,18 @@ def _note_moved(source: Source, pin: Pin, locked: LockedKernel, result: SyncResu
 
 
 def done_before(
-    mirror: Mirror, pin: Pin, locked: LockedKernel, dependencies: Dependencies, now: datetime
+    mirror: Mirror,
+    pin: Pin,
+    locked: LockedKernel,
+    dependencies: Dependencies,
+    now: datetime,
+    *,
+    signed: bool = True,
 ) -> KernelResult | None:
-    """Return the former result of a pin if nothing that it rests on has changed, else None."""
+    """Return the former result of a pin if nothing that it rests on has changed, else None.
+
+    What was decided and is not published yet is done for those only who do not sign.
+    """
     known = {}
     for name, promised in sorted(locked.variants.items()):
         kernel = KernelId(locked.origin, locked.repo_type, locked.repo, locked.commit, name)
@@ -272,7 +293,7 @@ def done_before(
         variants.append(VariantResult(name, manifest, decision, decision.denials, found))
     allowed = {item.variant: item.manifest for item in variants if item.allowed}
     served = _served(mirror.catalog.publications_of(locked.repo, locked.lane), pin, locked, allowed)
-    if allowed and served is None:
+    if allowed and served is None and signed:
         return None
     return KernelResult(pin, locked.lane, locked.commit, served, tuple(variants), fresh=False)
 

@@ -1,0 +1,1 @@
+"""Jobs: plain functions that a command runs, or a queue hands to any number of workers."""
