@@ -1,8 +1,9 @@
 """Looks after a pod's caches: `kgate cache verify` and `kgate cache purge`.
 
-Every cached variant is put to the gate and every sealed copy is digested again. Purging takes out
-what would not load anyway; it never touches a kernel that verifies, nor anything that is no kernel,
-nor a copy that a running process is making.
+Every cached variant is put to the gate, every sealed copy is digested again, and every note of what
+ran before (`onDeny: keep-previous`) is asked whether a copy of that is left. Purging takes out what
+would not load anyway; it never touches a kernel that verifies, nor anything that is no kernel, nor
+a copy that a running process is making.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from kgate_client.answer import Cleared
 from kgate_client.asked import Asked
 from kgate_client.hubcache import cached_variants, hub_folder, remove_variant
+from kgate_client.previous import PreviousVersions, noted
 from kgate_client.process import build
 from kgate_client.seal import discard
 from kgate_core.digest import Digest
@@ -34,7 +36,7 @@ class Kept:
     """One variant or sealed copy, and why it is no good."""
 
     kind: str
-    """`kernel` in the Hub cache, or `copy` in kgate's own."""
+    """`kernel` in the Hub cache, `copy` or `note` in kgate's own."""
     name: str
     path: Path
     problem: str
@@ -87,6 +89,10 @@ def look_after(environ: Mapping[str, str], *, purge: bool) -> CacheReport:
     variants = [] if hub is None else list(cached_variants(hub))
     rows = [_variant(pod, variant, purge=purge) for variant in variants]
     rows += [_copy(pod, copy, purge=purge) for copy in _copies(pod)]
+    # After the copies: a note is as good as the copies that it names.
+    root = pod.store.root
+    notes = [] if root is None else list(noted(root))
+    rows += [_note(pod, note, purge=purge) for note in notes]
     return CacheReport(tuple(rows))
 
 
@@ -124,3 +130,19 @@ def _copy(pod: Pod, copy: Path, *, purge: bool) -> Kept:
         discard(copy)
     removed = bool(problem) and purge and not copy.exists()
     return Kept("copy", copy.name, copy, problem, removed)
+
+
+def _note(pod: Pod, note: tuple[str, str, Path], *, purge: bool) -> Kept:
+    repo, pin, path = note
+    versions = PreviousVersions(pod.store).of(repo, pin)
+    problem = "" if versions else "it is not a note that a pod would write"
+    if versions and not any(_is_kept(pod, item.digest) for item in versions):
+        problem = "no copy of what it names is left"
+    if problem and purge:
+        path.unlink(missing_ok=True)
+    removed = bool(problem) and purge and not path.exists()
+    return Kept("note", f"{repo}@{pin}", path, problem, removed)
+
+
+def _is_kept(pod: Pod, manifest: Digest) -> bool:
+    return pod.sealed.path(manifest).is_dir() and pod.finder.cached(manifest) is not None

@@ -19,7 +19,8 @@ from kgate_core.errors import KgateError
 from kgate_core.kernel import KernelRef, Revision, Variant
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
+    from pathlib import Path
 
     from kgate_client.gate import Gate
     from kgate_client.store import DocumentStore
@@ -85,6 +86,13 @@ class PreviousVersions:
             )
         except KgateError:
             return ()
+
+
+def noted(root: Path) -> Iterator[tuple[str, str, Path]]:
+    """Yield repository, pin and file of every note under a pod's cache, sorted."""
+    for path in sorted((root / "previous").glob("*/*/*.json")):
+        org, name = path.parts[-3:-1]
+        yield f"{org}/{name}", path.stem, path
 
 
 def note_version(notes: PreviousVersions, asked: Asked, answer: Cleared) -> None:

@@ -19,7 +19,7 @@ from kgate_mirror_server.catalog.sql import SqlCatalog
 from kgate_mirror_server.events import deliver
 from kgate_mirror_server.ingest.evidence import EvidenceRoom
 from kgate_mirror_server.rulebook import RuleBook, question
-from kgate_mirror_server.settings.serving import serve_settings
+from kgate_mirror_server.settings.serving import alarm_settings, serve_settings
 from kgate_mirror_server.store.disk import READ_CHUNK
 from kgate_mirror_server.store.opening import local_folder, object_place, open_store
 from kgate_mirror_server.trust.exceptions import Exceptions, read_exceptions
@@ -304,13 +304,12 @@ class Mirror:
             trust=config.path(config.trust),
             lane=config.lane,
         )
-        if config.events.webhook_url is not None:
-            token = config.events.token_file
-            alarm = AlarmSettings(
-                config.site, config.events.webhook_url, config.path(token) if token else None
-            )
-            settings = replace(settings, alarm=alarm)
-        return replace(settings, host=host or settings.host, port=port or settings.port)
+        return replace(
+            settings,
+            host=host or settings.host,
+            port=port or settings.port,
+            alarm=alarm_settings(config.events, config.site, config.path),
+        )
 
     def close(self) -> None:
         """Give back what was opened."""

@@ -55,7 +55,7 @@ class Event:
     """One thing that happened."""
 
     kind: str
-    """kernel.denied, kernel.revoked, kernel.moved or exception.ending."""
+    """kernel.denied, kernel.revoked, kernel.moved, exception.ending or download.ungated."""
     subject: str
     """The kernel that it is about, as a person names it."""
     text: str

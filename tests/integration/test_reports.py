@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from kgate_mirror_server.serve.metrics import Metrics
-from kgate_mirror_server.serve.reports import ReportInbox
+from kgate_mirror_server.serve.reports import ReportInbox, Ungated
 from kgate_mirror_server.serve.wire import Request
 from tests.mirrorkit import COMMIT, REPO, VARIANT, MirrorKit, make_mirror, served
 
@@ -91,7 +91,8 @@ def test_t55_a_download_that_nobody_reports_raises_an_alert(kit: MirrorKit) -> N
     now = [1000.0]
     metrics = Metrics()
     folder = kit.root / "reports"
-    inbox = ReportInbox(folder, metrics, alert_after=300, clock=lambda: now[0])
+    rung: list[Ungated] = []
+    inbox = ReportInbox(folder, metrics, alert_after=300, alarm=rung.extend, clock=lambda: now[0])
 
     def request(address: str, body: bytes = b"") -> Request:
         async def receive() -> dict[str, Any]:
@@ -117,6 +118,7 @@ def test_t55_a_download_that_nobody_reports_raises_an_alert(kit: MirrorKit) -> N
     inbox.sweep()
 
     assert b"\nkgate_ungated_downloads_total 1\n" in metrics.render([])
+    assert rung == [Ungated("10.0.0.2", str(REPO), str(COMMIT))]
     assert list((folder / "waiting").iterdir()) == []
 
 

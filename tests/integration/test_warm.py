@@ -156,7 +156,13 @@ def test_caches_are_verified_and_purged(pod: Pod, mirror: tuple[MirrorKit, str])
     environment = _online(pod, mirror)
     assert warm(environment, [f"{REPO}@v1"], patterns=[], seal=True).ok
     offline = pod.environment()
-    assert look_after(offline, purge=False).ok
+    pod.run(MODEL + "\nprint(json.dumps(run(version=1)))")
+    notes = {path.name for path in (pod.cache / "previous" / REPO).iterdir()}
+    clean = look_after(offline, purge=False)
+    assert clean.ok
+    assert notes == {"v1.json", f"{COMMIT}.json"}
+    assert notes == {row.path.name for row in clean.rows if row.kind == "note"}
+    (pod.cache / "previous" / REPO / "v9.json").write_text("{}")
     (pod.variant() / "added.py").write_text("")
     sealed = next((pod.cache / "sealed").iterdir())
     (sealed / "numbers.py").chmod(0o600)
@@ -168,10 +174,14 @@ def test_caches_are_verified_and_purged(pod: Pod, mirror: tuple[MirrorKit, str])
     found = look_after(offline, purge=False)
     purged = look_after(offline, purge=True)
 
-    assert {row.path.name for row in found.rows if not row.problem} == {in_use.name}
-    assert len(found.rows) == 4
+    # Verifying changes nothing: the notes are good as long as the copy that they name is there.
+    assert {row.path.name for row in found.rows if not row.problem} == {in_use.name, *notes}
+    assert len(found.rows) == 7
     assert not found.ok
     assert {row.path.name for row in purged.rows if not row.removed} == {in_use.name}
+    assert {row.problem for row in purged.rows if row.path.name in notes} == {
+        "no copy of what it names is left"
+    }
     assert purged.ok
     in_use.rmdir()
     assert look_after(offline, purge=False).rows == ()

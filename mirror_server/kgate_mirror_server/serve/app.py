@@ -36,7 +36,7 @@ from kgate_mirror_server.serve.kept import Kept
 from kgate_mirror_server.serve.metrics import CONTENT_TYPE, Metrics
 from kgate_mirror_server.serve.podapi import PodApi
 from kgate_mirror_server.serve.rate import RateLimit
-from kgate_mirror_server.serve.reports import ReportInbox
+from kgate_mirror_server.serve.reports import ReportInbox, Ungated
 from kgate_mirror_server.serve.router import Asked, Router
 from kgate_mirror_server.serve.snapshot import SnapshotSource
 from kgate_mirror_server.serve.traffic import Watched, count, part_of
@@ -277,6 +277,17 @@ def _delegate(settings: ServeSettings) -> ModelDelegate | None:
     return ModelDelegate(settings.delegate)
 
 
+def _alarm(
+    settings: ServeSettings, clock: Callable[[], datetime]
+) -> Callable[[Sequence[Ungated]], None] | None:
+    if settings.alarm is None or settings.reports is None or not settings.alert_after:
+        return None
+    # Knows policies and an HTTP client: nothing that a mirror without a webhook should carry.
+    from kgate_mirror_server.serve.alarm import Alarm  # noqa: PLC0415
+
+    return Alarm(settings.alarm, clock).ring
+
+
 def create_app(
     catalog: CatalogReader,
     store: BlobStore,
@@ -298,7 +309,12 @@ def create_app(
     source = SnapshotSource(catalog, store, guard, trust, clock, kept)
     sender = BlobSender(guard, SmallBlobs(), settings.send_file, settings.limits.ranges)
     metrics = Metrics(settings.metrics)
-    reports = ReportInbox(settings.reports, metrics, alert_after=settings.alert_after)
+    reports = ReportInbox(
+        settings.reports,
+        metrics,
+        alert_after=settings.alert_after,
+        alarm=_alarm(settings, clock),
+    )
     router = Router(
         HubApi(settings.public_url),
         PodApi(trust),

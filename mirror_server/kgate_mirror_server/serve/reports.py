@@ -14,7 +14,7 @@ import os
 import time
 from contextlib import suppress
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import structlog
 
@@ -23,7 +23,7 @@ from kgate_core.errors import InvalidInput
 from kgate_mirror_server.serve.wire import error, json_answer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from kgate_mirror_server.serve.metrics import Metrics
@@ -42,6 +42,14 @@ OTHER: Final = "other"
 _log: Final = structlog.get_logger(__name__)
 
 
+class Ungated(NamedTuple):
+    """A download that nobody reported in time."""
+
+    client: str
+    repo: str
+    revision: str
+
+
 class ReportInbox:
     """Takes reports into a folder; without one, the mirror takes none."""
 
@@ -51,11 +59,13 @@ class ReportInbox:
         metrics: Metrics,
         *,
         alert_after: float = 0.0,
+        alarm: Callable[[Sequence[Ungated]], None] | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._folder = folder
         self._metrics = metrics
         self._alert_after = alert_after
+        self._alarm = alarm
         self._clock = clock
 
     async def answer(self, request: Request) -> Answer:
@@ -96,13 +106,18 @@ class ReportInbox:
         if self._folder is None:
             return
         late = self._clock() - self._alert_after
+        found: list[Ungated] = []
         for path in _files(self._folder / "waiting"):
             with suppress(OSError, ValueError):
                 if self._alert_after and path.stat().st_mtime <= late:
-                    address, repo, revision = json.loads(path.read_text("utf-8"))
+                    item = Ungated(*json.loads(path.read_text("utf-8")))
                     path.unlink()  # the worker that removes it is the one that says it
+                    found.append(item)
                     self._metrics.count("kgate_ungated_downloads_total")
-                    _log.warning("download.ungated", kernel=repo, revision=revision, client=address)
+                    client, repo, revision = item
+                    _log.warning("download.ungated", kernel=repo, revision=revision, client=client)
+        if found and self._alarm is not None:
+            self._alarm(found)
         oldest = self._clock() - DAYS_KEPT * 86_400
         for path in _files(self._folder):
             with suppress(OSError):

@@ -124,6 +124,15 @@ class PatrolSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class AlarmSettings:
+    """Who is told of downloads that no pod reported: `events:` of kgate.yaml."""
+
+    site: str
+    webhook_url: str
+    token_file: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class ServeSettings:
     """Everything that serving depends on."""
 
@@ -154,6 +163,8 @@ class ServeSettings:
     """Folder for what pods report; None takes no reports."""
     alert_after: float = 0.0
     """Seconds in which a download must be reported; 0 awaits none."""
+    alarm: AlarmSettings | None = None
+    """The webhook that hears of them; None: the log and the metrics only."""
     metrics: Path | None = None
     """Folder in which workers share their counters; the server makes one if it has several."""
     tls: TlsFiles | None = None

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from kgate_mirror_server.serve.access import Grant
 from kgate_mirror_server.serve.settings import (
     AccessSettings,
+    AlarmSettings,
     DelegateSettings,
     DenyStyle,
     JwtSettings,
@@ -30,6 +31,7 @@ from kgate_mirror_server.settings.keeping import Scrub  # noqa: TC001  # pydanti
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from kgate_mirror_server.events import Events
     from kgate_mirror_server.settings.models import Models
     from kgate_mirror_server.store.opening import ObjectPlace
 
@@ -217,3 +219,11 @@ def _limits(serve: Serve) -> Limits:
     if SendFile(serve.send_file) is SendFile.XACCEL:
         limits = replace(limits, requests_per_second=None)
     return limits
+
+
+def alarm_settings(events: Events, site: str, path: Callable[[Path], Path]) -> AlarmSettings | None:
+    """Return who hears of downloads that no pod reported; `path` as above."""
+    if events.webhook_url is None:
+        return None
+    token = events.token_file
+    return AlarmSettings(site, events.webhook_url, path(token) if token else None)
