@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from kgate_mirror_server.app import Mirror
     from kgate_mirror_server.ingest.sync import SyncResult
     from kgate_mirror_server.models.intake import ModelResult
+    from kgate_mirror_server.trust.breakglass import Request
     from kgate_policy.reports import Entry
 
 
@@ -52,18 +53,8 @@ def to_json(mirror: Mirror, result: SyncResult, now: datetime) -> dict[str, Any]
             }
             for item in result.waiting
         ],
-        "breakGlass": [
-            {
-                "repo": str(item.glass.kernel.repo),
-                "revision": str(item.glass.kernel.revision),
-                "variant": item.glass.kernel.variant,
-                "lane": item.glass.lane,
-                "reason": item.glass.reason,
-                "requestedBy": item.glass.requested_by,
-                "until": write_time(item.glass.until),
-            }
-            for item in result.glass
-        ],
+        "breakGlass": [_glass_json(item) for item in result.glass],
+        "breakGlassClosed": [_glass_json(item) for item in result.closed],
         "moved": [
             {
                 "repo": str(item.repo),
@@ -122,6 +113,18 @@ def _model(model: ModelResult) -> dict[str, Any]:
     }
 
 
+def _glass_json(item: Request) -> dict[str, object]:
+    return {
+        "repo": str(item.glass.kernel.repo),
+        "revision": str(item.glass.kernel.revision),
+        "variant": item.glass.kernel.variant,
+        "lane": item.glass.lane,
+        "reason": item.glass.reason,
+        "requestedBy": item.glass.requested_by,
+        "until": write_time(item.glass.until),
+    }
+
+
 def _render_models(output: Output, result: SyncResult) -> None:
     for model in result.models.models:
         word = "approved, signed" if model.decision.allowed else "denied"
@@ -162,12 +165,7 @@ def render(output: Output, mirror: Mirror, result: SyncResult, now: datetime) ->
         )
         output.say(f"  → to take the new one: kgate lock --upgrade {moved.repo}")
     _render_exceptions(output, result, now)
-    for opened in result.glass:
-        glass = opened.glass
-        output.say(
-            f"[bold]break-glass[/bold]: {opened.about} is let in until {write_time(glass.until)}"
-            f" for {glass.requested_by}: {glass.reason}"
-        )
+    _render_glass(output, result)
     for waits in result.waiting:
         output.say(f"{waits.name}: waiting for kgate approve; not served until then")
     for failure in result.failed:
@@ -179,6 +177,18 @@ def render(output: Output, mirror: Mirror, result: SyncResult, now: datetime) ->
         f"answer; {size(result.fetched_bytes)} fetched."
     )
     _render_unsigned(output, result)
+
+
+def _render_glass(output: Output, result: SyncResult) -> None:
+    for opened in result.glass:
+        glass = opened.glass
+        output.say(
+            f"[bold]break-glass[/bold]: {opened.about} is let in until {write_time(glass.until)}"
+            f" for {glass.requested_by}: {glass.reason}"
+        )
+    for gone in result.closed:
+        output.note(f"break-glass: {gone.about} is not let in any more: its evidence has changed")
+        output.note("  → look at it again, and ask anew: kgate break-glass ask")
 
 
 def _render_unsigned(output: Output, result: SyncResult) -> None:

@@ -276,6 +276,7 @@ class Pod:
         note_version(self._previous, request.asked, answer)
         self._voice.report(answer.trace, mode, "loaded")
         self._voice.warn_stale(answer)
+        self._voice.warn_opened(answer)
         return module
 
     def _run(self, answer: Cleared, context: AbstractContextManager[object]) -> ModuleType:

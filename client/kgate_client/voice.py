@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from kgate_client.report import shorten
+from kgate_core.clock import write_time
 from kgate_core.ondeny import OnDeny
 from kgate_core.trust import Mode
 
@@ -66,6 +68,17 @@ class Voice:
         self.report(answer.trace, mode, KEPT, reason, message)
         consequence = f"Kept {answer.trace.revision[:12]}, which was verified before."
         self.reporter.refused(kernel, reason, message, consequence=consequence)
+
+    def warn_opened(self, answer: Cleared) -> None:
+        """Say once for each kernel that it loads under break-glass, for whom and until when."""
+        glass = answer.verdict.break_glass
+        if glass is not None:
+            kernel = shorten(answer.trace.kernel)
+            self.reporter.warn(
+                f"break-glass {kernel}",
+                f"kgate: {kernel} loads under break-glass until {write_time(glass.until)},"
+                f" asked for by {glass.requested_by}: {glass.reason}",
+            )
 
     def warn_stale(self, answer: Cleared) -> None:
         """Say once that the trust metadata is older than its lane likes."""

@@ -11,12 +11,16 @@ import pytest
 
 from kgate_core.breakglass import PREDICATE_TYPE
 from kgate_core.clock import read_time
+from kgate_core.trust import load
 from kgate_core.verify import Expected, Reason, Rejected, Verdict, Verified, verify
 from kgate_mirror_server.catalog.sql import SqlCatalog
 from kgate_mirror_server.serve.app import create_app
 from kgate_mirror_server.store.disk import DiskStore
+from kgate_mirror_server.trust.files import read_trust
+from kgate_mirror_server.trust.publicationlog import check_log
 from kgate_signer.keys import FileKey, write_private_file
 from tests.asgi import ask
+from tests.repos import redigest
 from tests.sitekit import CONNECTED, REPO, VARIANT, Site, built_kernels, time_now
 
 if TYPE_CHECKING:
@@ -255,3 +259,68 @@ def test_what_is_wrong_is_said(
     write_private_file(denied.folder / "stranger.pem", FileKey.generate().to_pem(None))
     assert denied.kgate("break-glass", *words) == code
     assert said in capsys.readouterr().err
+
+
+OTHER = "torch-cuda"
+
+
+def test_a_decision_that_changes_meanwhile_does_not_take_the_opened_variant_away(
+    tmp_path: Path, cache: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One variant is allowed, the other denied and let in; then everything is decided anew."""
+    site = Site.found(tmp_path / "site", CONNECTED, kernels=built_kernels(cache))
+    other = site.variant.with_name(OTHER)
+    shutil.copytree(site.variant, other)
+    document = json.loads((other / "metadata.json").read_text(encoding="utf-8"))
+    del document["license"]
+    (other / "metadata.json").write_text(json.dumps(document), encoding="utf-8")
+    redigest(other)
+    result = site.sync()
+    assert (result.approved, result.denied) == (1, 1)
+    opened(site)
+    both = sorted([f"build/{VARIANT}", f"build/{OTHER}"])
+    assert sorted(served_variants(site)) == both
+    # The same rules under another name are another policy: everything is decided and signed anew.
+    policy = site.folder / "policy" / "baseline.yaml"
+    policy.write_text(policy.read_text(encoding="utf-8") + "# reviewed\n", encoding="utf-8")
+    assert site.kgate("trust", "update") == 0
+    capsys.readouterr()
+    result = site.sync()
+    assert (result.approved, result.denied, len(result.glass)) == (1, 1, 1)
+    assert result.closed == []
+    assert sorted(served_variants(site)) == both
+    assert served_variants(site, hours=8) == [f"build/{VARIANT}"]
+
+
+def test_the_publication_log_has_what_was_let_in_at_once(denied: Site) -> None:
+    pinned = denied.root.read_bytes()
+    opened(denied)
+    mirror = denied.mirror()
+    try:
+        trusted = mirror.trusted(time_now())
+        entries = check_log(mirror, trusted)
+    finally:
+        mirror.close()
+    (digest,) = denied.manifests()
+    assert [tuple(entry.published.variants.values()) for entry in entries] == [(digest,)]
+    seen = load(pinned, read_trust(denied.root.parent).since(1), now=time_now())
+    assert seen.log_head == trusted.log_head
+
+
+def test_without_the_key_of_the_log_the_entry_waits_for_the_next_sync(
+    denied: Site, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ann, bob = approver(denied, "ann"), approver(denied, "bob")
+    assert denied.kgate("break-glass", "ask", REPO, *ASK) == 0
+    assert denied.kgate("break-glass", "approve", REPO, "--key", ann, "--yes") == 0
+    admit = denied.folder / "keys" / "admit.pem"
+    away = admit.rename(admit.with_suffix(".away"))
+    assert denied.kgate("break-glass", "approve", REPO, "--key", bob, "--yes") == 0
+    assert "gets its entry at the next `kgate sync`" in capsys.readouterr().err
+    away.rename(admit)
+    denied.sync()
+    mirror = denied.mirror()
+    try:
+        assert len(check_log(mirror, mirror.trusted(time_now()))) == 1
+    finally:
+        mirror.close()

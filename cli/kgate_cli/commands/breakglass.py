@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from kgate_cli.output import Output
+    from kgate_mirror_server.app import Mirror
     from kgate_mirror_server.trust.breakglass import Request
 
 _MAX_HOURS = 72
@@ -104,6 +105,7 @@ def approve(
         signer = mirror.key(key or mirror.config.keys.approve)
         signed = [breakglass.approve(mirror, item, signer, now()) for item in found]
         counting = {item.name: breakglass.counts(mirror, item, now()) for item in signed}
+        entered = not any(counting.values()) or _enter(mirror)
     documents = [_to_json(item, counts=counting[item.name]) for item in signed]
     output.result("break-glass", {"requests": documents})
     for item in signed:
@@ -111,7 +113,24 @@ def approve(
             output.say(f"{item.about} is let in until {write_time(item.glass.until)}.")
         else:
             output.say(f"{item.about}: signed; one more approver is needed.")
+    if not entered:
+        output.note("The publication log gets its entry at the next `kgate sync` or `kgate sign`:")
+        output.note("the key that signs it is not here.")
     return 0
+
+
+def _enter(mirror: Mirror) -> bool:
+    """Write what was let in into the publication log; returns whether the keys for it are here."""
+    from kgate_core.errors import TrustError
+    from kgate_mirror_server.ingest.sync import refresh_trust
+    from kgate_mirror_server.trust.publicationlog import record
+
+    try:
+        if record(mirror, now()):
+            refresh_trust(mirror, now())
+    except TrustError:
+        return False
+    return True
 
 
 @command.command("list")

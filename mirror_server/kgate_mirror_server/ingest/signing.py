@@ -34,6 +34,7 @@ from kgate_mirror_server.ports import EvidenceKind, IntakeState
 from kgate_mirror_server.trust.approvals import waiting
 from kgate_mirror_server.trust.breakglass import lasting
 from kgate_mirror_server.trust.publicationlog import record
+from kgate_mirror_server.trust.reopening import keep_open
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -65,9 +66,10 @@ def sign(mirror: Mirror, lock: Lock, now: datetime, *, tell: Callable[[str], Non
             result.failures.append(Failure(pin, exc))
             continue
         result.kernels.append(done)
+    result.closed = keep_open(mirror, now)
     if record(mirror, now):
         refresh_trust(mirror, now)
-    result.glass = lasting(mirror, now)
+    result.glass = [item for item in lasting(mirror, now) if item not in result.closed]
     result.waiting = waiting(mirror, mirror.catalog.publications(), now)
     return result
 

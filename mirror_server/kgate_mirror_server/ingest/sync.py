@@ -23,6 +23,7 @@ from kgate_mirror_server.admit import (
     stored_evidence,
 )
 from kgate_mirror_server.feeds.comparing import unless_changed
+from kgate_mirror_server.ingest.chains import check_chain
 from kgate_mirror_server.ingest.fleet import covers_targets
 from kgate_mirror_server.ingest.kernelslock import check_hashes
 from kgate_mirror_server.ingest.needs import dependencies_first, dependencies_of
@@ -41,6 +42,7 @@ from kgate_mirror_server.trust.breakglass import Request, lasting
 from kgate_mirror_server.trust.exceptions import Exceptions
 from kgate_mirror_server.trust.files import changing, read_trust, write_trust
 from kgate_mirror_server.trust.publicationlog import head_to_sign, record
+from kgate_mirror_server.trust.reopening import keep_open
 from kgate_policy.baseline import RULES
 from kgate_signer.trustwriter import refresh_timestamp
 
@@ -86,6 +88,8 @@ class SyncResult:
     """What may be used although a rule denies it, and what claims to be but may not."""
     glass: list[Request] = field(default_factory=list)
     """What is let in for hours by a break-glass statement."""
+    closed: list[Request] = field(default_factory=list)
+    """What was let in and is not any more before its end: what there is now is something else."""
 
     @property
     def failed(self) -> tuple[Failure | ModelFailure, ...]:
@@ -165,6 +169,7 @@ def sync(
         try:
             own = source.of(pin)
             _note_moved(own, pin, locked, result)
+            check_chain(mirror, own, locked, now)
             if (kept := standings.find(pin, locked, dependencies)) is not None:
                 result.kernels.append(kept)
                 continue
@@ -183,12 +188,13 @@ def sync(
     standings.write()
     if sign:
         result.models = admit_models(mirror, now, source.progress, tell)
+        result.closed = keep_open(mirror, now)
     result.fetched_bytes = source.all_fetched + result.models.fetched_bytes
     if sign and record(mirror, now):
         refresh_trust(mirror, now)
     published = {(item.pin.ref, item.served, item.lane) for item in result.models.models}
     published |= {(kernel.pin.ref, kernel.served, kernel.lane) for kernel in result.kernels}
-    result.glass = lasting(mirror, now)
+    result.glass = [item for item in lasting(mirror, now) if item not in result.closed]
     result.waiting = waiting(
         mirror,
         (

@@ -154,16 +154,17 @@ def approve(mirror: Mirror, request: Request, key: KeyProvider, now: datetime) -
             f"the key {hint} has signed {request.name} already",
             hint="who asks and the two who approve are three people with three keys",
         )
-    case = _case_of(mirror, request, now)
+    case = case_of(mirror, request, now)
     _check_not_final(_verdict(mirror, case, (), now))
     signed = replace(request, bundles=(*request.bundles, sign_statement(request.statement, key)))
     _write(signed)
     if isinstance(_verdict(mirror, case, signed.bundles, now), Verified):
-        _publish(mirror, case, signed, now)
+        let_in(mirror, case, signed, now)
     return signed
 
 
-def _publish(mirror: Mirror, case: Case, request: Request, now: datetime) -> None:
+def let_in(mirror: Mirror, case: Case, request: Request, now: datetime) -> None:
+    """Publish a variant with the statements that enough people signed about it."""
     glass = request.glass
     kept = tuple(mirror.room.keep(data) for data in request.bundles)
     opened = replace(case.item, bundles=(*case.item.bundles, *kept))
@@ -220,7 +221,7 @@ def _statement_of(
     )
 
 
-def _case_of(mirror: Mirror, request: Request, now: datetime) -> Case:
+def case_of(mirror: Mirror, request: Request, now: datetime) -> Case:
     """Return what a request is about, rebuilt from evidence; raises Conflict if they differ."""
     glass = request.glass
     for case in find_cases(mirror, str(glass.manifest), now):
