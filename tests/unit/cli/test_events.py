@@ -17,9 +17,14 @@ from pydantic import ValidationError
 
 from kgate_cli.main import main
 from kgate_core.errors import TrustError
+from kgate_mirror_server.app import Mirror
 from kgate_mirror_server.events import MAX_EVENTS, Event, Events, deliver
 from kgate_mirror_server.examples import default_cache
 from kgate_mirror_server.examples.build import build_gelu_and_mul
+from kgate_mirror_server.serve.alarm import Alarm
+from kgate_mirror_server.serve.reports import Ungated
+from kgate_mirror_server.serve.settings import AlarmSettings
+from kgate_mirror_server.settings.site import load_config
 from tests import repos
 from tests.ingestkit import make_site, now
 
@@ -170,3 +175,50 @@ def test_denied_moved_revoked_and_exceptions_that_end_are_told(
     # The webhook is gone now: the outcome of a sync does not depend on it.
     assert main(["sync", *config]) == 0
     assert "may not have arrived" in capsys.readouterr().err
+
+
+def test_t55_an_ungated_download_reaches_the_webhook_and_serving_does_not_wait() -> None:
+    found = [Ungated("10.0.0.2", "acme/relu", "f" * 40)]
+    with receiver(delay=0.3) as hook:
+        alarm = Alarm(AlarmSettings("https://a.test", hook.url), now)
+        begun = time.monotonic()
+        alarm.ring(found)
+        while not hook.requests:
+            time.sleep(0.01)
+        alarm.ring(found * 2)  # while the first is still being answered
+        alarm.ring(found)
+        spent = time.monotonic() - begun
+        alarm.finish()
+    assert spent < 0.3
+    assert [len(body["events"]) for _, body in hook.requests] == [1, 3]
+    event = hook.requests[0][1]["events"][0]
+    assert (event["kind"], event["subject"]) == ("download.ungated", "acme/relu")
+    assert event["data"] == {"revision": "f" * 40, "client": "10.0.0.2"}
+
+
+def test_an_alert_that_does_not_arrive_is_logged(capsys: pytest.CaptureFixture[str]) -> None:
+    with receiver() as hook:
+        url = hook.url
+    alarm = Alarm(AlarmSettings("https://a.test", url), now)
+    alarm.ring([Ungated("10.0.0.2", "acme/relu", "f" * 40)])
+    alarm.finish()
+    alarm.finish()
+    said = capsys.readouterr()
+    assert "alert.undelivered" in said.out + said.err
+
+
+def test_the_site_file_says_who_hears_of_ungated_downloads(tmp_path: Path) -> None:
+    site = make_site(tmp_path / "site", "./built")
+    text = site.config_path.read_text("utf-8")
+    assert _alarm(site) is None
+    site.config_path.write_text(
+        f"{text}events: {{webhook_url: 'https://chat.test/h', token_file: keys/hook}}\n", "utf-8"
+    )
+    found = _alarm(site)
+    assert found is not None
+    assert found.webhook_url == "https://chat.test/h"
+    assert found.token_file == site.config_path.parent / "keys" / "hook"
+
+
+def _alarm(site: Site) -> AlarmSettings | None:
+    return Mirror(load_config(site.config_path)).serve_settings().alarm
