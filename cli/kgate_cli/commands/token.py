@@ -31,6 +31,12 @@ def command() -> None:
     help="Pattern of repositories that it opens, such as 'acme/*'; may be repeated.",
 )
 @click.option("--lane", "lanes", multiple=True, help="Lane that it opens; all if none is named.")
+@click.option(
+    "--may",
+    multiple=True,
+    type=click.Choice(["qualify"]),
+    help="What its bearer may do besides reading: submit results of `kgate qualify`.",
+)
 @click.option("--days", type=click.IntRange(1, 3650), help="How long it counts; for ever if left.")
 @config_option
 @json_option
@@ -38,6 +44,7 @@ def create(
     name: str,
     repos: tuple[str, ...],
     lanes: tuple[str, ...],
+    may: tuple[str, ...],
     days: int | None,
     config_path: Path,
     output: Output,
@@ -48,6 +55,7 @@ def create(
     Examples:
       kgate token create ci --repo 'kernels-community/*' --days 90
       kgate token create team-a --repo 'team-a/*' --lane production
+      kgate token create gpu-lab --repo '*/*' --may qualify
     """
     from kgate_mirror_server.catalog.tokens import SqlTokens
 
@@ -55,7 +63,7 @@ def create(
     ends = None if days is None else moment + timedelta(days=days)
     with open_mirror(config_path, acts=True) as mirror:
         tokens = SqlTokens(mirror.catalog.engine)
-        text, kept = tokens.create(name, repos, lanes, now=moment, expires_at=ends)
+        text, kept = tokens.create(name, repos, lanes, now=moment, expires_at=ends, may=may)
     output.result(
         "token-create",
         {
@@ -64,6 +72,7 @@ def create(
             "name": name,
             "repos": list(repos),
             "lanes": list(lanes),
+            "may": list(may),
             "expiresAt": None if ends is None else write_time(ends),
         },
     )

@@ -137,6 +137,7 @@ token: Final = Table(
     Column("created_at", Text, nullable=False),
     Column("expires_at", Text),
     Column("revoked_at", Text),
+    Column("may", JSON),
 )
 """Client tokens; only the sha256 of a token is kept."""
 
@@ -181,3 +182,14 @@ standing: Final = Table(
     Column("outcome", JSON, nullable=False),
 )
 """How each pin came out, with a digest of all that it rests on; may be emptied at any time."""
+
+qualification: Final = Table(
+    "qualification",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("manifest", Text, nullable=False),
+    Column("submitter", Text, nullable=False),
+    Column("document", Text, nullable=False),
+    Column("received_at", Text, nullable=False),
+)
+"""Results that were submitted, as canonical JSON, by the digest of their bytes."""

@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine, Row
 
 PREFIX: Final = "kg_"
+QUALIFY: Final = "qualify"
+RIGHTS: Final = (QUALIFY,)
+"""What a token can allow besides reading: to submit results of `kgate qualify`."""
 _TOKEN: Final = re.compile(r"kg_([0-9a-f]{12})_([A-Za-z0-9_-]{43})")
 _PATTERN: Final = re.compile(r"[A-Za-z0-9._*?-]{1,96}/[A-Za-z0-9._*?-]{1,96}")
 _LANE: Final = re.compile(r"[a-z][a-z0-9-]{0,31}")
@@ -51,6 +54,8 @@ class Token:
     created_at: datetime
     expires_at: datetime | None
     revoked_at: datetime | None
+    may: tuple[str, ...] = ()
+    """What its bearer may do besides reading; see `RIGHTS`."""
 
     def is_text(self, text: str) -> bool:
         """Return whether this is the token with that text, in constant time."""
@@ -81,12 +86,15 @@ class SqlTokens:
         *,
         now: datetime,
         expires_at: datetime | None,
+        may: Sequence[str] = (),
     ) -> tuple[str, Token]:
         """Make a token; returns its text, which is nowhere else, and what is kept of it.
 
         Raises InvalidInput for an empty or malformed scope or an end in the past.
         """
         _check(name, repos, lanes, now, expires_at)
+        if not set(may) <= set(RIGHTS):
+            raise InvalidInput(f"a token can allow {', '.join(RIGHTS)}, and nothing else")
         identifier = secrets.token_hex(6)
         secret = base64.urlsafe_b64encode(secrets.token_bytes(32)).rstrip(b"=").decode("ascii")
         text = f"{PREFIX}{identifier}_{secret}"
@@ -101,10 +109,12 @@ class SqlTokens:
                     lanes=list(lanes),
                     created_at=write_time(now),
                     expires_at=None if expires_at is None else write_time(expires_at),
+                    may=list(may),
                 )
             )
             rows.advance(connection)
-        kept = Token(identifier, digest, name, tuple(repos), tuple(lanes), now, expires_at, None)
+        scope = (tuple(repos), tuple(lanes))
+        kept = Token(identifier, digest, name, *scope, now, expires_at, None, tuple(may))
         return text, kept
 
     def revoke(self, identifier: str, *, now: datetime) -> None:
@@ -159,4 +169,5 @@ def _to_token(row: Row[tuple[object, ...]]) -> Token:
         read_time(row.created_at, what="token"),
         None if row.expires_at is None else read_time(row.expires_at, what="token"),
         None if row.revoked_at is None else read_time(row.revoked_at, what="token"),
+        tuple(row.may or ()),
     )

@@ -23,6 +23,7 @@ from kgate_mirror_server.admit import (
 )
 from kgate_mirror_server.ingest.denials import denial_of
 from kgate_mirror_server.ingest.needs import dependencies_first, dependencies_of
+from kgate_mirror_server.ingest.qualification import attach
 from kgate_mirror_server.ingest.sync import (
     Failure,
     SyncResult,
@@ -54,6 +55,7 @@ def sign(mirror: Mirror, lock: Lock, now: datetime, *, tell: Callable[[str], Non
     """
     refresh_trust(mirror, now)
     check_trust(mirror, lock, now)
+    attach(mirror, lock, now)
     result = SyncResult(exceptions=mirror.exceptions(now))
     for pin, locked in dependencies_first(mirror, lock):
         dependencies = dependencies_of(mirror, lock, locked)

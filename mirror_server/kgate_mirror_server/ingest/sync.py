@@ -27,6 +27,7 @@ from kgate_mirror_server.ingest.chains import check_chain
 from kgate_mirror_server.ingest.fleet import covers_targets
 from kgate_mirror_server.ingest.kernelslock import check_hashes
 from kgate_mirror_server.ingest.needs import dependencies_first, dependencies_of
+from kgate_mirror_server.ingest.qualification import attach
 from kgate_mirror_server.ingest.resolve import (
     Moved,
     Source,
@@ -160,6 +161,7 @@ def sync(
     if sign:
         refresh_trust(mirror, now)
     check_trust(mirror, lock, now)
+    attach(mirror, lock, now)
     result = SyncResult(exceptions=mirror.exceptions(now))
     standings = Standings(mirror, now)
     for pin, locked in dependencies_first(mirror, lock):

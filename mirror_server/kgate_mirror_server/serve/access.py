@@ -59,6 +59,8 @@ class Caller:
     name: str | None
     """What the caller is called in answers to itself; None if anonymous."""
     grants: tuple[Grant, ...]
+    may: tuple[str, ...] = ()
+    """What the caller may do besides reading."""
 
     @property
     def sees_everything(self) -> bool:
@@ -137,7 +139,7 @@ class TokenAccess:
         token = self._tokens.get(identifier_of(text) or "")
         if token is None or not token.is_text(text) or not token.counts(self._clock()):
             return None
-        return Caller(token.name, (Grant(token.repos, token.lanes),))
+        return Caller(token.name, (Grant(token.repos, token.lanes),), token.may)
 
 
 @lru_cache(maxsize=4096)

@@ -229,6 +229,7 @@ def _of_token(item: Token) -> dict[str, Any]:
         "createdAt": write_time(item.created_at),
         "expiresAt": time(item.expires_at),
         "revokedAt": time(item.revoked_at),
+        "may": list(item.may),
     }
 
 
@@ -245,4 +246,5 @@ def _to_token(data: Any) -> Token:  # noqa: ANN401  # as above
         read_time(data["createdAt"], what="kept token"),
         time("expiresAt"),
         time("revokedAt"),
+        tuple(data.get("may", ())),
     )
