@@ -68,6 +68,7 @@ class Source:
     _others: dict[str, Source] = field(default_factory=dict)
     _versions: dict[KernelRef, Mapping[int, Revision]] = field(default_factory=dict)
     _files: dict[tuple[KernelRef, Revision], Sequence[UpstreamFile]] = field(default_factory=dict)
+    _variants: dict[tuple[KernelRef, Revision, str], DescribedVariant] = field(default_factory=dict)
     _cards: dict[tuple[KernelRef, Revision], dict[str, Any] | None] = field(default_factory=dict)
 
     def of(self, pin: Pin) -> Source:
@@ -153,10 +154,13 @@ class Source:
         for name, files in chosen.items():
             if only is not None and name not in only:
                 continue
-            described[name] = describe_variant(
-                self.upstream, self.store, pin.ref, commit, name, files, self.progress
-            )
-            self.fetched_bytes += described[name].fetched_bytes
+            key = (pin.ref, commit, name)
+            if key not in self._variants:
+                self._variants[key] = describe_variant(
+                    self.upstream, self.store, pin.ref, commit, name, files, self.progress
+                )
+                self.fetched_bytes += self._variants[key].fetched_bytes
+            described[name] = self._variants[key]
         return described
 
     def metadata(self, described: DescribedVariant) -> dict[str, Any]:
