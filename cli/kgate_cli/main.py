@@ -56,6 +56,8 @@ COMMANDS: Final[dict[str, str]] = {
     "backup": "Write everything of the site but its private keys.",
     "restore": "Bring a site back from a backup, into an empty place.",
     "rebuild": "Fill an empty catalog again, from the blob store or from a registry.",
+    "qualify": "Try a kernel against its PyTorch fallback here: equal numbers, speed, memory.",
+    "bench": "Time a kernel beside its PyTorch fallback on this machine.",
     "warm": "Fill a client cache from the mirror, so that it works with the network off.",
     "cache": "Check the caches of a pod, or clean them.",
     "doctor": "Check this host or pod: endpoint, trust, cache, versions, hook.",
