@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Final
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
 from kgate_core.der import Node
 from kgate_core.errors import InvalidInput
@@ -156,6 +155,11 @@ def _algorithm(node: Node) -> hashes.HashAlgorithm:
 
 
 def _load(pem: str, name: str) -> ec.EllipticCurvePublicKey | rsa.RSAPublicKey:
+    # Every pod would pay for these imports, and most meet no authority, few one with an RSA key.
+    from cryptography.hazmat.primitives.serialization import (  # noqa: PLC0415
+        load_pem_public_key,
+    )
+
     try:
         key = load_pem_public_key(pem.encode("ascii", "replace"))
     except (ValueError, UnsupportedAlgorithm) as exc:
@@ -164,7 +168,6 @@ def _load(pem: str, name: str) -> ec.EllipticCurvePublicKey | rsa.RSAPublicKey:
         if isinstance(key.curve, ec.SECP256R1 | ec.SECP384R1):
             return key
     else:
-        # Every pod would pay for this import, and few meet an authority with such a key.
         from cryptography.hazmat.primitives.asymmetric import rsa  # noqa: PLC0415
 
         if isinstance(key, rsa.RSAPublicKey) and key.key_size >= _MIN_RSA:

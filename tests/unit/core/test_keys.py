@@ -5,7 +5,7 @@ import hashlib
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_der_public_key
 
 from kgate_core.errors import InvalidInput
 from kgate_core.keys import Algorithm, PublicKey
@@ -54,6 +54,40 @@ def test_an_ed25519_key_is_read_from_its_raw_bytes() -> None:
     assert PublicKey.from_ed25519_raw(public.der[-32:]) == public
     with pytest.raises(InvalidInput, match="not an Ed25519"):
         PublicKey.from_ed25519_raw(b"short")
+
+
+@pytest.mark.parametrize("key", BOTH)
+def test_what_is_read_without_the_library_is_what_the_library_reads_and_writes(
+    key: FileKey,
+) -> None:
+    public = key.public_key()
+    assert spki(load_der_public_key(public.der)) == (public.der, public.pem.encode())
+    # Other spellings of the same text are left to the library.
+    wide = public.pem.replace("\n", "\r\n")
+    commented = "a key of the bank\n" + public.pem
+    assert PublicKey.from_pem(wide) == PublicKey.from_pem(commented) == public
+
+
+@pytest.mark.parametrize("key", BOTH)
+def test_a_key_with_something_behind_it_is_none(key: FileKey) -> None:
+    der = key.public_key().der
+    for bad in (der + b"\0", der[:-1]):
+        with pytest.raises(InvalidInput, match="not a DER"):
+            PublicKey.from_der(bad)
+    text = key.public_key().pem.replace("\n-----END", "\n!\n-----END")
+    with pytest.raises(InvalidInput, match="not a PEM"):
+        PublicKey.from_pem(text)
+
+
+def test_a_point_that_is_not_on_the_curve_is_no_key() -> None:
+    der = FileKey.generate().public_key().der
+    off = der[:-32] + bytes(32)
+    pem = b"-----BEGIN PUBLIC KEY-----\n" + base64.b64encode(off) + b"\n-----END PUBLIC KEY-----\n"
+    with pytest.raises(InvalidInput, match="not a DER"):
+        PublicKey.from_der(off)
+    with pytest.raises(InvalidInput, match="not a PEM"):
+        PublicKey.from_pem(pem)
+    assert not PublicKey(Algorithm.ED25519, b"no key").verify(b"", b"")
 
 
 def test_a_point_in_compressed_form_is_the_same_key() -> None:
