@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from kgate_mirror_server.ports import BlobStore
     from kgate_mirror_server.serve.access import Access
     from kgate_mirror_server.serve.delegate import ModelDelegate
+    from kgate_mirror_server.serve.qualifications import QualificationInbox
     from kgate_mirror_server.serve.settings import ServeSettings
     from kgate_mirror_server.serve.snapshot import CatalogReader
     from kgate_mirror_server.serve.telemetry import Telemetry
@@ -234,6 +235,10 @@ class ServeApp:
             self._usage.flush()
         self._reports.sweep()
         self.metrics.share()
+
+    def take_qualifications(self, inbox: QualificationInbox) -> None:
+        """Let results of `kgate qualify` come in."""
+        self._router.qualifications = inbox
 
     def note_usage(self, usage: Usage) -> None:
         """Let it know which publications are used; it writes what is new with each turn."""

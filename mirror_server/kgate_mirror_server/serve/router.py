@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from kgate_mirror_server.serve.delegate import ModelDelegate
     from kgate_mirror_server.serve.evidenceapi import EvidenceApi
     from kgate_mirror_server.serve.podapi import PodApi
+    from kgate_mirror_server.serve.qualifications import QualificationInbox
     from kgate_mirror_server.serve.reports import ReportInbox
     from kgate_mirror_server.serve.settings import ServeSettings
     from kgate_mirror_server.serve.snapshot import Snapshot
@@ -36,7 +37,8 @@ if TYPE_CHECKING:
 
 READ_ONLY: Final = "kgate mirror is read-only"
 _READING: Final = frozenset({"GET", "HEAD"})
-_REPORTS: Final = ["api", "kgate", "v1", "reports"]
+_TAKEN: Final = (["api", "kgate", "v1", "reports"], ["api", "kgate", "v1", "qualifications"])
+"""The only addresses that take something in."""
 _CHALLENGE: Final = (b"www-authenticate", b"Bearer")
 
 
@@ -76,6 +78,8 @@ class Router:
         self._delegate = delegate
         self.used: Callable[[Place], None] = lambda _place: None
         """Told which publication a file was asked of."""
+        self.qualifications: QualificationInbox | None = None
+        """Takes results of `kgate qualify`; without, there is no such address."""
 
     def admit(self, request: Request, parts: Sequence[str]) -> Asked | Answer:
         """Return the request with its lane and caller, or the answer that refuses it."""
@@ -83,8 +87,8 @@ class Router:
         if len(parts) > 2 and parts[0] == "l":  # noqa: PLR2004  # /l/<lane>/…
             lane, parts = parts[1], parts[2:]
         asks_paths = request.method == "POST" and "paths-info" in parts
-        reports = request.method == "POST" and list(parts) == _REPORTS
-        if request.method not in _READING and not asks_paths and not reports:
+        brings = request.method == "POST" and list(parts) in _TAKEN
+        if request.method not in _READING and not asks_paths and not brings:
             return error(403, READ_ONLY)
         caller = self._access.caller(request)
         if caller is None:
@@ -126,6 +130,8 @@ class Router:
                 return await asyncio.to_thread(self._evidence.answer, asked, visible)
             case ["reports"]:
                 return await self._reports.answer(request)
+            case ["qualifications"] if self.qualifications is not None:
+                return await self.qualifications.answer(request, visible.caller)
             case ["log", after]:
                 whole = visible.caller.sees_everything
                 return await asyncio.to_thread(self._log.answer, after, whole=whole)

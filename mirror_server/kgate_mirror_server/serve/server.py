@@ -32,6 +32,7 @@ from kgate_mirror_server.serve.access import OpenAccess, TokenAccess
 from kgate_mirror_server.serve.app import create_app
 from kgate_mirror_server.serve.jwts import AccountGrant, JwtAccess
 from kgate_mirror_server.serve.kept import Kept
+from kgate_mirror_server.serve.qualifications import QualificationInbox
 from kgate_mirror_server.serve.rsgi import RsgiApp
 from kgate_mirror_server.serve.usage import Usage
 from kgate_mirror_server.store.disk import DiskStore
@@ -143,6 +144,9 @@ def load(
     def keep(places: Iterable[Place], day: date) -> None:
         SqlKeeping(catalog.engine).use(places, day)
 
+    app.take_qualifications(
+        QualificationInbox(lambda: catalog.engine, lambda: datetime.now(UTC).replace(microsecond=0))
+    )
     app.note_usage(Usage(keep, lambda: datetime.now(UTC)))
     if settings.patrol is not None and app.guard is not None:
         # Knows upstreams and bundles: not loaded where nobody asked for it.
