@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import platform
 import sys
 import threading
 from pathlib import Path
@@ -150,7 +149,7 @@ def torch_version() -> str:
 
 def host_facts() -> dict[str, str]:
     """Return what ran where; looks only at what is loaded already and starts no driver."""
-    facts = {"python": platform.python_version(), "machine": platform.machine()}
+    facts = {"python": sys.version.partition(" ")[0], "machine": os.uname().machine}
     facts["pid"] = str(os.getpid())
     for name in ("torch", "kernels"):
         if version := getattr(sys.modules.get(name), "__version__", None):

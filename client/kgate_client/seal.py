@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import stat
 from dataclasses import dataclass
 from pathlib import Path
@@ -130,6 +129,8 @@ def discard(directory: Path) -> None:
     with contextlib.suppress(OSError):
         for parent, _, _ in os.walk(directory):
             Path(parent).chmod(0o700)
+    import shutil  # only where something has to go: a pod that starts does without
+
     shutil.rmtree(directory, ignore_errors=True)
 
 
