@@ -16,6 +16,7 @@ from kgate_core.errors import IntegrityError, InvalidInput
 from kgate_core.evidence import Evidence, Outcome, RuleResult
 from kgate_core.kernel import KernelId
 from kgate_mirror_server.feeds.comparing import vulnerabilities_of
+from kgate_mirror_server.ingest.chains import said_upstream
 from kgate_mirror_server.ingest.denials import denial_of
 from kgate_mirror_server.ingest.evidence import Imported
 from kgate_mirror_server.ingest.fetch import fetch_ahead, fetch_large
@@ -211,6 +212,7 @@ def gather(
     report, scanned_at = _earlier_scan(mirror, lane, before, manifest.digest, now)
     if report is None:
         report = mirror.scan(kernel.variant, manifest)
+    word = said_upstream(mirror, source.upstream, pin, kernel, manifest, now)
     imported = Imported(
         origin=kernel.origin,
         repo_type=kernel.repo_type,
@@ -220,7 +222,7 @@ def gather(
         variant=kernel.variant,
         files=described.files,
         fetched_at=now,
-        signature=_signature_facts(mirror.check_publisher(pin, manifest)),
+        signature=_signature_facts(word.verdict),
         depends=dependencies.met,
         depends_manifests=dependencies.manifests,
         unmet=dependencies.unmet,
@@ -236,12 +238,12 @@ def gather(
     }
     found[EvidenceKind.SCAN] = room.keep(report.to_bytes())
     found[EvidenceKind.SBOM] = room.keep(mirror.sbom(kernel, manifest, metadata, report))
+    if word.document is not None:
+        found[EvidenceKind.UPSTREAM] = room.keep(word.document)
     if (said := vulnerabilities_of(mirror, kernel, report)) is not None:
         found[EvidenceKind.VULNERABILITIES] = room.keep(said.to_bytes())
-    if (
-        EvidenceKind.QUALIFICATION in before
-        and before.get(EvidenceKind.MANIFEST) == manifest.digest
-    ):
+    same = before.get(EvidenceKind.MANIFEST) == manifest.digest
+    if same and EvidenceKind.QUALIFICATION in before:
         found[EvidenceKind.QUALIFICATION] = before[EvidenceKind.QUALIFICATION]
     return found
 

@@ -104,6 +104,8 @@ class EvidenceKind(StrEnum):
     QUALIFICATION = "qualification"
     IMPORT = "import"
     DECISION = "decision"
+    UPSTREAM = "upstream"
+    """What another kgate attested about it, as it came from there."""
 
 
 @dataclass(frozen=True, slots=True)

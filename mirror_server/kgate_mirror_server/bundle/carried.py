@@ -33,6 +33,7 @@ TRAVELS: Final = (
     EvidenceKind.SBOM,
     EvidenceKind.IMPORT,
     EvidenceKind.DECISION,
+    EvidenceKind.UPSTREAM,
 )
 
 

@@ -188,6 +188,7 @@ def _to_signature(facts: Facts) -> UpstreamSignature:
         facts.get("identity", ""),
         facts.get("issuer", ""),
         None if bundle is None else Digest.parse(bundle),
+        tuple(Digest.parse(text) for text in facts.get("bundles", ())),
     )
 
 

@@ -23,7 +23,7 @@ from kgate_mirror_server.admit import (
     stored_evidence,
 )
 from kgate_mirror_server.feeds.comparing import unless_changed
-from kgate_mirror_server.ingest.chains import check_chain
+from kgate_mirror_server.ingest.chains import asks_again
 from kgate_mirror_server.ingest.fleet import covers_targets
 from kgate_mirror_server.ingest.kernelslock import check_hashes
 from kgate_mirror_server.ingest.needs import dependencies_first, dependencies_of
@@ -171,13 +171,15 @@ def sync(
         try:
             own = source.of(pin)
             _note_moved(own, pin, locked, result)
-            check_chain(mirror, own, locked, now)
-            if (kept := standings.find(pin, locked, dependencies)) is not None:
+            again = asks_again(mirror, own, locked, now)
+            kept = None if again else standings.find(pin, locked, dependencies)
+            if kept is not None:
                 result.kernels.append(kept)
                 continue
             with mirror.claims.hold(f"pin:{locked.lane}/{locked.repo}@{locked.commit}"):
                 # Whoever had to wait for another run finds it done.
-                done = done_before(mirror, pin, locked, dependencies, now, signed=sign)
+                known = (mirror, pin, locked, dependencies, now)
+                done = None if again else done_before(*known, signed=sign)
                 if done is None:
                     tell(f"admitting {pin}")
                     done = admit(mirror, own, pin, locked, dependencies, now, sign=sign)

@@ -63,6 +63,9 @@ class Upstream(BaseModel):
     publishers: tuple[Publisher, ...] | None = None
     """Whose signatures count for what comes from here; those of the whole file unless given."""
 
+    trust_root: Path | None = None
+    """Root of another kgate, as its operator gave it: then its attestations are checked too."""
+
     @field_validator("url")
     @classmethod
     def _usable(cls, url: str) -> str:
@@ -84,6 +87,8 @@ class Upstream(BaseModel):
                 "a registry holds kernels of another origin: name it, "
                 "for example origin: https://huggingface.co"
             )
+        if self.trust_root is not None and (self.is_folder or self.is_registry):
+            raise ValueError("trust_root: is for an upstream at http(s)://… that is a kgate")
         if self.token_file is not None and self.token_env is not None:
             raise ValueError("give token_file or token_env, not both")
         return self

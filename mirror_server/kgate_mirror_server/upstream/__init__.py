@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Final
 
+from kgate_core.digest import Digest
 from kgate_core.errors import InvalidInput, TrustError
 from kgate_core.kernel import RepoType
 
@@ -14,7 +15,8 @@ if TYPE_CHECKING:
     from kgate_mirror_server.ports import HubClient
     from kgate_mirror_server.settings.site import Config
     from kgate_mirror_server.settings.upstreams import Upstream
-    from kgate_mirror_server.upstream.requests import Access
+    from kgate_mirror_server.upstream.requests import Access, Requests
+    from kgate_mirror_server.upstream.voucher import Voucher
 
 AGENT: Final = f"kgate/{version('kgate')}"
 """What upstreams see as our User-Agent."""
@@ -41,7 +43,19 @@ def open_upstream(
     from kgate_mirror_server.upstream.requests import Requests  # noqa: PLC0415  # as said
 
     access = access_of(config, upstream, environment or {})
-    return HubUpstream(Requests(upstream.url, access, AGENT), origin=upstream.identity)
+    requests = Requests(upstream.url, access, AGENT)
+    voucher = _voucher(config, upstream, requests)
+    return HubUpstream(requests, origin=upstream.identity, voucher=voucher)
+
+
+def _voucher(config: Config, upstream: Upstream, requests: Requests) -> Voucher | None:
+    if upstream.trust_root is None:
+        return None
+    from kgate_mirror_server.upstream.voucher import Voucher, read_root  # noqa: PLC0415  # rarely used
+
+    root = read_root(config.path(upstream.trust_root))
+    state = config.path(config.trust) / "upstreams" / f"{Digest.of(root).short}.json"
+    return Voucher(requests, root, state, RepoType.KERNEL)
 
 
 def open_models(

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from kgate_mirror_server.upstream.requests import Requests
+    from kgate_mirror_server.upstream.voucher import Voucher
 
 _SLOWEST: Final = 64 * 1024  # bytes a second; a body slower than this is given up
 _GRACE: Final = 120.0  # seconds that every body gets besides
@@ -31,8 +32,14 @@ class HubUpstream:
     """Reads repositories of one type; those of the same name and another type are never asked."""
 
     def __init__(
-        self, requests: Requests, *, origin: str, repo_type: RepoType = RepoType.KERNEL
+        self,
+        requests: Requests,
+        *,
+        origin: str,
+        repo_type: RepoType = RepoType.KERNEL,
+        voucher: Voucher | None = None,
     ) -> None:
+        self.voucher = voucher
         self._requests = requests
         self._origin = origin
         self._api = f"/api/{repo_type}s"

@@ -115,6 +115,20 @@ class Requests:
                 hint="check upstream.url, and whether a proxy or login page answers in its place",
             ) from exc
 
+    def body(self, path: str, what: str, limit: int) -> bytes:
+        """Return an answer of up to `limit` bytes as it came; raises NotFound, UpstreamError."""
+
+        def read() -> bytes:
+            body = bytearray()
+            with self.opened(f"{self.url}{path}", what) as response:
+                for chunk in response.iter_bytes():
+                    body += chunk
+                    if len(body) > limit:
+                        raise UpstreamError(f"{what}: the answer has more than {limit} bytes")
+            return bytes(body)
+
+        return self.retried(what, read)
+
     def retried(self, what: str, call: Callable[[], T]) -> T:
         """Return what `call` does, made again while it is Retryable; raises UpstreamError."""
         try:
