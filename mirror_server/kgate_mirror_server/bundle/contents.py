@@ -140,16 +140,32 @@ def gather(
 
 
 def _read_policy(mirror: Mirror) -> bytes:
-    """Return the text of the site's policy and the lanes' own; files follow one another."""
-    named = (item.policy for item in mirror.config.lanes.values() if item.policy is not None)
+    """Return the text of the site's policy and the lanes' own; files follow one another.
+
+    What decides in a lane with a built-in profile is in no file: its canonical JSON, whose digest
+    the decisions name, follows the files.
+    """
+    lanes = mirror.config.lanes
+    named = (item.policy for item in lanes.values() if item.policy is not None)
+    profiles = {
+        name: strictjson.dumps(mirror.rules.of(name).to_json())
+        for name, item in sorted(lanes.items())
+        if item.profile is not None
+    }
     paths = [mirror.config.path(item) for item in dict.fromkeys((mirror.config.policy, *named))]
     try:
-        if len(paths) == 1 and paths[0].is_file():
+        if len(paths) == 1 and paths[0].is_file() and not profiles:
             return paths[0].read_bytes()
         files = [file for path in paths for file in _policy_files(path)]
-        return b"---\n".join(b"# %s\n%s" % (f.name.encode(), f.read_bytes()) for f in files)
+        texts = [b"# %s\n%s" % (file.name.encode(), file.read_bytes()) for file in files]
     except OSError as exc:
         raise KgateError(f"{exc.filename}: cannot be read ({exc.strerror})") from exc
+    texts += [
+        b"# lane %s: the built-in profile %s\n%s\n"
+        % (name.encode(), str(lanes[name].profile).encode(), data)
+        for name, data in profiles.items()
+    ]
+    return b"---\n".join(texts)
 
 
 def _policy_files(path: Path) -> list[Path]:

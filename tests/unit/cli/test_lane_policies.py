@@ -263,5 +263,11 @@ def test_a_bundle_carries_the_text_of_every_lanes_policy(site: Site) -> None:
         file.write(LANES)
     with site.mirror() as mirror:
         text = _read_policy(mirror).decode()
+        profile = mirror.rules.of("strictest")
     assert "name: baseline" in text
     assert "name: for-dev" in text
+    # A built-in profile is in no file: what decides travels as the JSON that its digest is of.
+    (line,) = [line for line in text.splitlines() if line.startswith("{")]
+    assert "# lane strictest: the built-in profile production\n" in text
+    assert Digest.of(line.encode()) == profile.digest
+    assert json.loads(line)["name"] == "production"
