@@ -26,9 +26,11 @@ MAX_BYTES: Final = 8 * 1024 * 1024  # bytes; a bundle for 1,000 files stays unde
 MAX_DEPTH: Final = 64  # nested containers; signed documents need fewer than ten
 _MAX_INT: Final = 2**53 - 1  # RFC 8259 section 6: beyond it, readers lose digits
 _MAX_BMP: Final = 0xFFFF
+_LONGEST_INT: Final = len(str(_MAX_INT)) + 1  # characters, with a sign
 # The closing quote is optional so that an unterminated string is passed over once, not once for
 # each quote in it; the possessive repeats keep no way back, which would cost memory.
-_STRUCTURE: Final = re.compile(r'"(?:[^"\\]++|\\.)*+"?|[\[\]{}]', re.DOTALL)
+_STRING: Final = re.compile(r'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
+_BRACKET: Final = re.compile(r"[\[\]{}]")
 
 
 def loads(data: bytes, *, what: str, max_bytes: int = MAX_BYTES, floats: bool = False) -> JsonValue:
@@ -121,7 +123,7 @@ def _finite_float(token: str) -> float:
 
 def _integer(token: str) -> int:
     # The length first: converting a million digits is quadratic.
-    if len(token) > len(str(_MAX_INT)) + 1 or abs(int(token)) > _MAX_INT:
+    if len(token) > _LONGEST_INT or abs(int(token)) > _MAX_INT:
         raise InvalidInput(f"the integer {token[:32]} is beyond 2^53-1")
     return int(token)
 
@@ -131,16 +133,13 @@ def _check_depth(text: str) -> None:
     if text.count("[") + text.count("{") <= MAX_DEPTH:
         return
     depth = 0
-    for token in _STRUCTURE.finditer(text):
-        match token.group()[0]:
-            case "[" | "{":
-                depth += 1
-                if depth > MAX_DEPTH:
-                    raise InvalidInput(f"nested deeper than {MAX_DEPTH}")
-            case "]" | "}":
-                depth -= 1
-            case _:
-                pass
+    for bracket in _BRACKET.findall(_STRING.sub("", text)):
+        if bracket in "[{":
+            depth += 1
+            if depth > MAX_DEPTH:
+                raise InvalidInput(f"nested deeper than {MAX_DEPTH}")
+        else:
+            depth -= 1
 
 
 def _check_surrogates(value: JsonValue) -> None:
@@ -173,7 +172,7 @@ def _check_writable(value: JsonValue) -> None:
                 _check_writable(item)
         case dict():
             for key, item in value.items():
-                if not isinstance(key, str) or any(ord(char) > _MAX_BMP for char in key):
+                if not isinstance(key, str) or not (key.isascii() or ord(max(key)) <= _MAX_BMP):
                     raise InvalidInput(f"not a key that can be written canonically: {key!r}")
                 _check_writable(item)
         case _:

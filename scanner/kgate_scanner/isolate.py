@@ -36,6 +36,8 @@ _BOOT: Final = (
 _LENGTH: Final = struct.Struct(">Q")
 _ELF: Final = b"\x7fELF"
 _READ: Final = 1 << 20  # bytes per receive
+_MEMORY: Final = {"MALLOC_MMAP_THRESHOLD_": str(1 << 20), "MALLOC_ARENA_MAX": "1"}
+"""Of glibc: what an image expanded to goes back to the system at once, not into a pool for more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +128,7 @@ class ParserProcess:
             return read_answer(document, path, self.limits.findings)
         except TimeoutError:
             why = f"took longer than {self.limits.file_seconds:g} seconds"
-        except NonsenseError as exc:
+        except _NonsenseError as exc:
             why = f"gave an answer that cannot be used ({exc})"
         except InvalidInput as exc:
             why = f"gave an answer that cannot be used ({exc.message})"
@@ -153,7 +155,7 @@ class ParserProcess:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
-                env={},
+                env=_MEMORY,
                 cwd="/",
                 pass_fds=[theirs.fileno()],
             )
@@ -179,12 +181,12 @@ def gave_up(path: str, why: str) -> Inspected:
     return Inspected({}, (rules.GAVE_UP.finding(path, why),), complete=False)
 
 
-class NonsenseError(Exception):
+class _NonsenseError(Exception):
     """The child did not keep to the protocol."""
 
 
 def read_answer(document: strictjson.JsonValue, path: str, most: int) -> Inspected:
-    """Return what an answer about one file says; raises InvalidInput and NonsenseError.
+    """Return what an answer about one file says; raises InvalidInput.
 
     A parser that was taken over can say anything: its answer is read as strictly as a document
     from outside, and it speaks about the file it was asked about only.
@@ -196,7 +198,7 @@ def read_answer(document: strictjson.JsonValue, path: str, most: int) -> Inspect
         Finding.from_json(item) for item in strictjson.take(document, "findings", list, what=what)
     )
     if any(finding.path != path for finding in findings):
-        raise NonsenseError("it speaks about another file")
+        raise InvalidInput("it speaks about another file")
     if len(findings) > most:
         worst = sorted(findings, key=lambda finding: -finding.severity)[:most]
         dropped = rules.TOO_MANY.finding(path, f"{len(findings)} findings, {most} are kept")
@@ -213,7 +215,7 @@ def _send(channel: socket.socket, data: bytes, descriptor: int, deadline: float)
 def _receive(channel: socket.socket, most: int, deadline: float) -> bytes:
     (length,) = _LENGTH.unpack(_exactly(channel, _LENGTH.size, deadline))
     if length > most:
-        raise NonsenseError(f"{length} bytes are more than the {most} allowed")
+        raise _NonsenseError(f"{length} bytes are more than the {most} allowed")
     return _exactly(channel, length, deadline)
 
 

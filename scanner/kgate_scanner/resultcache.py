@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Final
 
 from kgate_core import strictjson
 from kgate_core.errors import InvalidInput, KgateError, TrustError
-from kgate_scanner.isolate import NonsenseError, read_answer
+from kgate_scanner.isolate import read_answer
 
 if TYPE_CHECKING:
     from kgate_core.manifest import FileEntry
@@ -76,7 +76,7 @@ class ResultCache:
             data = self._place(entry, system).read_bytes()
             document = strictjson.loads(data, what="result", max_bytes=self.limits.answer_bytes)
             found = read_answer(document, entry.path, self.limits.findings)
-        except (OSError, KgateError, NonsenseError):
+        except (OSError, KgateError):
             return None
         expected = {"schema": SCHEMA, **self._key(entry, system)}
         expected["rules"] = _rules_of(str(found.facts.get("kind")))

@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Final
@@ -46,6 +48,8 @@ if TYPE_CHECKING:
 VERSION: Final = "0.3.0"
 """Of the scanner; rises whenever equal bytes may give another report."""
 DEFAULT_LIMITS: Final = ScanLimits()
+_CHILDREN: Final = 2  # processes that read files at the same time
+_WORTH_TWO: Final = 32 * 1024**2  # bytes; less is read before a second child has started
 
 
 @cache
@@ -92,16 +96,39 @@ def inspect_files(
     variant: Variant | None,
     limits: ScanLimits = DEFAULT_LIMITS,
 ) -> dict[str, Inspected]:
-    """Look at each file of the given size, in a child process, without any other file."""
+    """Look at each file of the given size, in a child process, without any other file.
+
+    Where there is much to read besides the largest file, two children share the work.
+    """
     if not sizes:
         return {}
     largest = max((size for size in sizes.values() if size <= limits.file_bytes), default=0)
     libraries = any(".so" in PurePosixPath(path).suffixes for path in sizes)
-    with ParserProcess(limits, largest, system_of(variant), libraries) as process:
-        return {
-            path: _inspect(process, path, size, open_path, limits)
-            for path, size in sorted(sizes.items())
-        }
+    # The largest first: then no child is left alone with it in the end.
+    waiting = deque(sorted(sizes, key=lambda path: (-sizes[path], path)))
+    found: dict[str, Inspected] = {}
+
+    def work() -> None:
+        # The thread that starts a child ends it: a child dies with the thread that made it.
+        with ParserProcess(limits, largest, system_of(variant), libraries) as process:
+            while waiting:
+                try:
+                    path = waiting.popleft()
+                except IndexError:
+                    return  # the other one was faster
+                found[path] = _inspect(process, path, sizes[path], open_path, limits)
+
+    if sum(sizes.values()) - max(sizes.values()) < _WORTH_TWO or _processors() < _CHILDREN:
+        work()
+    else:
+        with ThreadPoolExecutor(_CHILDREN, thread_name_prefix="kgate-parser") as pool:
+            for done in [pool.submit(work) for _ in range(_CHILDREN)]:
+                done.result()
+    return {path: found[path] for path in sorted(found)}
+
+
+def _processors() -> int:
+    return len(os.sched_getaffinity(0))
 
 
 def system_of(variant: Variant | None) -> str | None:

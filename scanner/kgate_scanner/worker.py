@@ -109,6 +109,8 @@ def _answer(channel: socket.socket, document: dict[str, Any]) -> None:
 
 def clean(value: Any) -> Any:  # noqa: ANN401  # JSON has no static shape
     """Return facts as they can be written canonically, whatever names and numbers a file holds."""
+    if type(value) is str and value.isascii():
+        return value  # nearly everything in a large answer
     match value:
         case bool() | None:
             return value
@@ -126,6 +128,6 @@ def clean(value: Any) -> Any:  # noqa: ANN401  # JSON has no static shape
 
 def _key(key: object) -> str:
     text = str(clean(str(key)))
-    if all(ord(char) <= _MAX_BMP for char in text):
+    if text.isascii() or ord(max(text)) <= _MAX_BMP:
         return text
     return text.encode("ascii", "backslashreplace").decode("ascii")
