@@ -18,10 +18,10 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from kgate_cli.main import group
 from kgate_core.lock import Lock
 from kgate_mirror_server.settings.site import load_config
 from kgate_mirror_server.trust.founding import Founding, found_site
+from tests.commandlines import check_command
 from tests.kustomization import FOLDER, MERGE_KEYS, OVERLAYS, Object, containers, pods, render
 from tests.sitekit import time_now
 
@@ -393,21 +393,6 @@ def test_openshift_chooses_user_and_group_itself() -> None:
 # ------------------------------------------------------------------ what is ours in them
 
 
-def _checked(arguments: list[str]) -> None:
-    """Parse a command line as kgate would, without running it."""
-    command: click.Command | None = group
-    context: click.Context | None = None
-    rest = list(arguments)
-    while isinstance(command, click.Group):
-        context = click.Context(command, parent=context, info_name=command.name)
-        command = command.get_command(context, rest[0])
-        assert command is not None, f"kgate has no command {rest[0]!r}: {arguments}"
-        rest = rest[1:]
-    assert command is not None
-    with command.make_context(arguments[0], rest, parent=context):
-        pass
-
-
 @everywhere
 def test_every_command_in_the_manifests_is_one_of_kgates(overlay: str) -> None:
     checked = 0
@@ -420,7 +405,7 @@ def test_every_command_in_the_manifests_is_one_of_kgates(overlay: str) -> None:
             line.split() for line in re.findall(r"(?m)\bkgate ((?:[a-z]+ ?)+)(?=\|\|)", script)
         ]
         for line in lines:
-            _checked([str(word) for word in line])
+            check_command([str(word) for word in line])
             checked += 1
         assert lines or container["name"] == "found", name
     assert checked >= 2
@@ -428,9 +413,9 @@ def test_every_command_in_the_manifests_is_one_of_kgates(overlay: str) -> None:
 
 def test_an_option_that_kgate_does_not_have_would_be_found() -> None:
     with pytest.raises(click.UsageError, match="--no-such"):
-        _checked(["serve", "--no-such"])
+        check_command(["serve", "--no-such"])
     with pytest.raises(AssertionError, match="no command 'rewind'"):
-        _checked(["trust", "rewind"])
+        check_command(["trust", "rewind"])
 
 
 @everywhere
