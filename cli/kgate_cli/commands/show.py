@@ -11,14 +11,16 @@ from kgate_cli.options import config_option, json_option, open_mirror
 from kgate_cli.output import size
 from kgate_cli.vulnerabilities import show_vulnerabilities
 from kgate_core.clock import write_time
+from kgate_mirror_server.ingest.statements import qualification_facts
 from kgate_mirror_server.ports import EvidenceKind
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from kgate_cli.output import Output
+    from kgate_core.evidence import Facts
     from kgate_mirror_server.app import Mirror
-    from kgate_mirror_server.ports import Denial, Publication
+    from kgate_mirror_server.ports import Denial, Publication, PublishedVariant
 
 
 @click.command()
@@ -61,6 +63,7 @@ def _to_json(
                 "scan": room.scan(variant.evidence).summary,
                 "findings": [f.to_json() for f in room.scan(variant.evidence).findings],
                 "vulnerabilities": room.stated(variant.evidence).get("vulnerabilities"),
+                "qualification": _qualification(mirror, variant),
                 "decision": room.decision(variant.evidence).to_json(),
                 "import": room.imported(variant.evidence).to_json(),
             }
@@ -101,10 +104,27 @@ def _show_publication(output: Output, mirror: Mirror, item: Publication) -> None
                 f"{finding.seen}"
             )
         show_vulnerabilities(output, mirror.room.vulnerabilities(variant.evidence))
+        if (said := _qualification(mirror, variant)) is not None:
+            output.plain(f"    qualified {_sentence(said)}")
         output.say(
             f"    evidence  {', '.join(str(k) for k in EvidenceKind if k in variant.evidence)}"
             f" and {len(variant.bundles)} signed bundles"
         )
+
+
+def _qualification(mirror: Mirror, variant: PublishedVariant) -> Facts | None:
+    digest = variant.evidence.get(EvidenceKind.QUALIFICATION)
+    return None if digest is None else qualification_facts(mirror.room.read(digest), digest)
+
+
+def _sentence(said: Facts) -> str:
+    numbers = "numbers equal" if said["passed"] else "NUMBERS NOT EQUAL"
+    speed = (
+        f", {said['speedupPpm'] // 10_000} % of the fallback's speed"
+        if "speedupPpm" in said
+        else ""
+    )
+    return f"{numbers}{speed} on {said.get('gpu', 'an unnamed machine')}, says {said['submitter']}"
 
 
 def _show_denial(output: Output, item: Denial) -> None:
