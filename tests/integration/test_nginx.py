@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import urllib.error
 import urllib.request
 from dataclasses import replace
@@ -14,6 +15,7 @@ from benchmarks.support import nginx
 from kgate_mirror_server.serve.settings import SendFile
 from tests.clients import run_ungated
 from tests.mirrorkit import COMMIT, FILES, VARIANT, MirrorKit, make_mirror, served
+from tests.services import find_program
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -81,6 +83,21 @@ def test_encoded_slashes_reach_kgate_as_they_were_sent(front: str) -> None:
     status, body, _ = get(f"{front}/api/kernels/acme/relu/tree/refs%2Fheads%2Fv1/build")
     assert status == 200
     assert b"torch-cpu" in body
+
+
+def test_nginx_takes_the_configuration_of_the_sidecar(tmp_path: Path) -> None:
+    folder = nginx.CONFIG.parents[1] / "kustomize" / "components" / "nginx"
+    text = (folder / "nginx.conf").read_text("utf-8")
+    for old, new in (("/etc/nginx/conf.d", str(folder)), ("/tmp/", f"{tmp_path}/")):
+        assert old in text
+        text = text.replace(old, new)
+    (tmp_path / "nginx.conf").write_text(text, encoding="utf-8")
+    program = find_program("nginx", "nginx-light", "/usr/sbin/nginx")
+    done = subprocess.run(
+        [program, "-t", "-p", str(tmp_path), "-c", str(tmp_path / "nginx.conf")],
+        capture_output=True, text=True, check=False, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
 
 
 def test_the_stock_client_loads_through_nginx(front: str, tmp_path: Path) -> None:
