@@ -151,6 +151,14 @@ ROWS: Final = (
         "tests/conformance/test_tuf.py",
         "test_both_readers_refuse_the_same_attacks",
     ),
+    Row(
+        "python-tuf's client",
+        "installed",
+        "two rolls of a root that two of three holders sign",
+        "follows",
+        "tests/integration/test_root_holders.py",
+        "test_the_root_rolls_with_two_of_three_and_pods_follow",
+    ),
 )
 
 
