@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 import urllib.error
 import urllib.request
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from kgate_mirror_server.catalog.tokens import SqlTokens
+from kgate_mirror_server.serve.access import TokenAccess
+from kgate_mirror_server.serve.rsgi import RsgiApp
 from kgate_mirror_server.serve.settings import AccessSettings
 from kgate_mirror_server.trust.files import write_trust
 from kgate_signer.trustchanges import revoke_digest
@@ -83,15 +88,87 @@ def test_what_is_revoked_is_not_answered_from_what_was_kept(tmp_path: Path) -> N
 
 
 def test_t18_an_answer_to_one_tenant_is_no_answer_to_another(tmp_path: Path) -> None:
+    """Answers are kept by what callers may see; each of many callers asks in turns, three times."""
+    kit = make_mirror(tmp_path)
+    kit.publish()
+    made = SqlTokens(kit.catalog.engine)
+
+    def token(repos: str, lanes: tuple[str, ...] = ()) -> tuple[str, str]:
+        text, kept = made.create("x", (repos,), lanes, now=kit.trust.now, expires_at=None)
+        return text, kept.identifier
+
+    (ours, ours_id), (same, _), (theirs, _) = token("acme/*"), token("acme/*"), token("other/*")
+    elsewhere, _ = token("acme/*", ("production",))
+    callers = (ours, theirs, same, elsewhere, None, "kg_bad")
+    with served(replace(kit.settings, access=AccessSettings(tokens=True))) as address:
+
+        def statuses() -> list[int]:
+            headers = [{"Authorization": f"Bearer {text}"} if text else {} for text in callers]
+            return [get(address + PLACE, **each)[0] for each in headers]
+
+        assert [statuses() for _ in range(3)] == [[200, 404, 200, 404, 404, 401]] * 3
+        made.revoke(ours_id, now=kit.trust.now)
+        end = time.monotonic() + 5
+        while statuses()[0] == 200:
+            assert time.monotonic() < end, "a revoked token was still answered"
+            time.sleep(0.05)
+        assert [statuses() for _ in range(2)] == [[401, 404, 200, 404, 404, 401]] * 2
+
+
+def test_t18_a_token_that_ends_ends_for_kept_answers_too(tmp_path: Path) -> None:
+    kit = make_mirror(tmp_path)
+    kit.publish()
+    now = datetime.now(UTC).replace(microsecond=0)
+    ends = now + timedelta(seconds=8)
+    text, _ = SqlTokens(kit.catalog.engine).create(
+        "a", ("acme/*",), (), now=kit.trust.now, expires_at=ends
+    )
+    allowed = {"Authorization": f"Bearer {text}"}
+    with served(replace(kit.settings, access=AccessSettings(tokens=True))) as address:
+        assert [get(address + PLACE, **allowed)[0] for _ in range(3)] == [200] * 3
+        while datetime.now(UTC) < ends:
+            time.sleep(0.1)
+        assert get(address + PLACE, **allowed)[0] == 401
+
+
+def test_an_answer_kept_for_tenants_is_sent_without_looking_the_file_up(tmp_path: Path) -> None:
+    """What is in the store is looked at once; the second answer comes without the application."""
     kit = make_mirror(tmp_path)
     kit.publish()
     text, _ = SqlTokens(kit.catalog.engine).create(
         "a", ("acme/*",), (), now=kit.trust.now, expires_at=None
     )
-    with served(replace(kit.settings, access=AccessSettings(tokens=True))) as address:
-        allowed = {"Authorization": f"Bearer {text}"}
-        statuses = [get(address + PLACE, **headers)[0] for headers in (allowed, {}) * 3]
-    assert statuses == [200, 404] * 3
+    app = kit.app(TokenAccess(SqlTokens(kit.catalog.engine).tokens, (), lambda: kit.trust.now))
+    asked: list[str] = []
+    answer = app._router.answer
+
+    async def counted(*args: Any) -> Any:
+        asked.append("once")
+        return await answer(*args)
+
+    app._router.answer = counted  # type: ignore[method-assign]  # counts, then does the same
+    rsgi = RsgiApp(app, 8)
+    sent = [answered(rsgi, PLACE, {"authorization": f"Bearer {text}"}) for _ in range(4)]
+    assert sent == [(200, FILES["layers.py"])] * 4
+    assert asked == ["once"]
+    assert answered(rsgi, PLACE, {})[0] == 404
+    assert len(asked) == 2
+
+
+def answered(app: RsgiApp, path: str, headers: dict[str, str]) -> tuple[int, bytes]:
+    """Ask the application as granian would."""
+    said: list[tuple[int, bytes]] = []
+    scope = SimpleNamespace(
+        proto="http", http_version="1.1", scheme="http", method="GET", path=path, query_string="",
+        authority="mirror", client="127.0.0.1:1", headers=headers,
+    )  # fmt: skip
+    wire = SimpleNamespace(
+        response_bytes=lambda status, _, body: said.append((status, body)),
+        response_empty=lambda status, _: said.append((status, b"")),
+    )
+    asyncio.run(app.__rsgi__(scope, wire))  # type: ignore[arg-type]  # what is used of them
+    (found,) = said
+    return found
 
 
 def test_t55_a_lane_that_asks_for_the_shim_keeps_asking(tmp_path: Path) -> None:

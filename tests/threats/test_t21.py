@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import resource
 import socket
 import time
 import urllib.error
@@ -42,8 +43,21 @@ def others_are_served(port: int) -> bool:
     return bool(fine) and time.monotonic() - began < 5
 
 
-def connect(port: int) -> socket.socket:
-    return socket.create_connection(("127.0.0.1", port), timeout=5)
+def connect(port: int, source: str = "127.0.0.1") -> socket.socket:
+    return socket.create_connection(("127.0.0.1", port), timeout=5, source_address=(source, 0))
+
+
+def is_open(wire: socket.socket) -> bool:
+    """Return whether the server has not closed a connection on which it has nothing to say."""
+    wire.settimeout(0)
+    try:
+        return wire.recv(1, socket.MSG_PEEK) != b""
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    finally:
+        wire.settimeout(5)
 
 
 def answer(wire: socket.socket) -> bytes:
@@ -63,6 +77,43 @@ def test_t21_a_thousand_idle_connections_keep_nobody_out(port: int) -> None:
         assert others_are_served(port)
     finally:
         for wire in idle:
+            wire.close()
+
+
+def test_t21_ten_thousand_idle_connections_keep_nobody_out_and_go(port: int) -> None:
+    allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    many = min(10_000, allowed - 512)  # the test holds the other ends
+    assert many >= 2 * LIMITS.connections_per_address, "the limit on open files is too low to tell"
+    idle = [connect(port) for _ in range(many)]
+    try:
+        assert others_are_served(port)
+        end = time.monotonic() + LIMITS.header_seconds - 1  # before the time for headers is over
+        while sum(map(is_open, idle)) > LIMITS.connections_per_address:
+            assert time.monotonic() < end, "one address held on to them"
+            assert others_are_served(port)
+            time.sleep(0.2)
+        assert others_are_served(port)
+    finally:
+        for wire in idle:
+            wire.close()
+
+
+def test_t21_the_crowd_loses_connections_and_who_is_served_keeps_its_own(tmp_path: Path) -> None:
+    kit = make_mirror(tmp_path)
+    kit.publish(kit.variant({**FILES, "big.so": BIG}))
+    limits = Limits(connections_per_address=64)
+    with served(replace(kit.settings, limits=limits)) as address:
+        port = int(urlsplit(address).port or 0)
+        busy, quiet = connect(port), connect(port, "127.0.0.2")
+        crowd = [connect(port) for _ in range(400)]
+        for _ in range(12):
+            busy.sendall(f"HEAD {SMALL} HTTP/1.1\r\nHost: mirror\r\n\r\n".encode())
+            assert busy.recv(4096).startswith(b"HTTP/1.1 200")
+            time.sleep(0.5)
+        assert sum(map(is_open, crowd)) <= 64
+        assert is_open(busy)
+        assert is_open(quiet)
+        for wire in (busy, quiet, *crowd):
             wire.close()
 
 

@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 
     from kgate_mirror_server.catalog.bell import Bell
     from kgate_mirror_server.ports import BlobStore
-    from kgate_mirror_server.serve.access import Access
+    from kgate_mirror_server.serve.access import Access, Grant
     from kgate_mirror_server.serve.delegate import ModelDelegate
     from kgate_mirror_server.serve.qualifications import QualificationInbox
     from kgate_mirror_server.serve.settings import ServeSettings
@@ -103,10 +103,10 @@ class ServeApp:
         self._usage: Usage | None = None
         self.guard: BlobGuard | None = None
         self._admin = AdminApi(source)
-        # Where all callers see the same, an answer may be kept as long as the snapshot lasts.
-        self.same_for_all = isinstance(access, OpenAccess) and not settings.marked_lanes
+        self._same_for_all = isinstance(access, OpenAccess) and not settings.marked_lanes
         self.telemetry = _telemetry(settings, metrics)
-        self.same_for_all &= self.telemetry is None  # each request has a span
+        self.keeps_answers = self.telemetry is None  # each request has a span
+        """Whether answers may be kept as long as the snapshot lasts."""
         limits = settings.limits
         self._rate = (
             None
@@ -137,6 +137,14 @@ class ServeApp:
         if self._rate is None or path in _HEALTH:
             return 0.0
         return self._rate.wait(client, time.monotonic())
+
+    def sight(self, request: Callable[[], Request]) -> tuple[Grant, ...] | None:
+        """Return what the caller of a request may see at this moment; None if it is refused."""
+        if self._same_for_all:
+            return ()
+        made = request()
+        asked = self._router.admit(made, made.segments or [])
+        return asked.caller.grants if isinstance(asked, Asked) else None
 
     async def _traced(self, telemetry: Telemetry, request: Request, send: Watched) -> None:
         span = telemetry.begin(request, part_of(request.segments or []))

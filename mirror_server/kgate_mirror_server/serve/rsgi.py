@@ -1,8 +1,9 @@
 """Puts the ASGI application on granian's own interface, RSGI, which sends files and ranges itself.
 
 One message for a small answer instead of two, and a range of a file as fast as the whole. Answers
-that depend on nothing but snapshot and path are kept until the next snapshot, where all callers
-see the same. Specification: RSGI 1.6 of granian. Nothing is decided here.
+that depend on nothing but snapshot, path and what a caller may see are kept until the next
+snapshot; who asks is looked at every time. Specification: RSGI 1.6 of granian. Nothing is decided
+here.
 """
 
 from __future__ import annotations
@@ -16,11 +17,12 @@ from granian._granian import RSGIProtocolClosed as ProtocolClosed
 from granian._granian import RSGIProtocolError as ProtocolError
 
 from kgate_core.errors import InvalidInput
-from kgate_mirror_server.serve.wire import FILE_RANGE, FIXED, PATHSEND
+from kgate_mirror_server.serve.wire import FILE_RANGE, FIXED, PATHSEND, Request
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable
 
+    from kgate_mirror_server.serve.access import Grant
     from kgate_mirror_server.serve.app import ServeApp
     from kgate_mirror_server.serve.snapshot import Snapshot
     from kgate_mirror_server.serve.wire import Message
@@ -31,6 +33,8 @@ _FIRST: Final = ("/metadata.json", "/config.json")
 MAX_FIXED: Final = 4096  # kept answers; their bodies are those of the small-file cache
 
 Headers = list[tuple[str, str]]
+_Key = tuple[str, str, "tuple[Grant, ...]"]
+"""Method, path, and what its callers may see: none of these callers gets another's answer."""
 
 
 class _Scope(Protocol):
@@ -65,11 +69,12 @@ class _Connection(Protocol):
 class RsgiApp:
     """The application as granian calls it."""
 
-    def __init__(self, app: ServeApp) -> None:
+    def __init__(self, app: ServeApp, in_flight: int) -> None:
         self._app = app
         self._watching: asyncio.Task[None] | None = None
         self._snapshot: Snapshot | None = None
-        self._fixed: dict[tuple[str, str], _Fixed] = {}
+        self._fixed: dict[_Key, _Fixed] = {}
+        self._turns = asyncio.Semaphore(in_flight)
 
     def __rsgi_init__(self, loop: asyncio.AbstractEventLoop) -> None:
         """Take the first snapshot before the first request, then keep looking."""
@@ -87,39 +92,47 @@ class RsgiApp:
         """Answer one request."""
         if scope.proto != "http":
             return
-        if (fixed := self._find(scope)) is not None:
+        app = self._app
+        key = self._key(scope) if app.keeps_answers else None
+        fixed = None if key is None else self._find(key)
+        if fixed is not None and not app.over_rate(scope.client, scope.path):
             with suppress(ProtocolClosed):  # the client went away
                 fixed.send(connection)
-            self._app.metrics.sent_file(fixed.announced)
+            app.metrics.sent_file(fixed.announced)
             return
-        exchange, snapshot = _Exchange(connection), self._app.source.current
+        exchange, snapshot = _Exchange(connection), app.source.current
         asgi = _translate(scope)
-        with suppress(ProtocolClosed):
-            await self._app(asgi, exchange.receive, exchange.send)
-        if FIXED in asgi and exchange.whole is not None and snapshot is self._snapshot:
-            self._keep(scope, exchange.whole)
+        async with self._turns:
+            with suppress(ProtocolClosed):
+                await app(asgi, exchange.receive, exchange.send)
+        if key is not None and FIXED in asgi and exchange.whole is not None:
+            self._keep(key, exchange.whole, snapshot)
 
-    def _find(self, scope: _Scope) -> _Fixed | None:
-        """Return the kept answer to a request if it is the answer to this very one."""
-        app = self._app
-        if self._snapshot is not app.source.current:
-            self._snapshot, self._fixed = app.source.current, {}
-        fixed = self._fixed.get((scope.method, scope.path))
-        if fixed is None or scope.query_string:
-            return None
+    def _key(self, scope: _Scope) -> _Key | None:
+        """Return what the answer to this request may be kept under; None if it may not be."""
         headers = scope.headers
+        # What clients ask for first is never kept: by it use is noted and reports are awaited.
+        if scope.query_string or scope.path.endswith(_FIRST):
+            return None
         if "range" in headers or "if-none-match" in headers:
             return None
-        return None if app.over_rate(scope.client, scope.path) else fixed
+        sight = self._app.sight(lambda: Request(_translate(scope), _nothing))
+        return None if sight is None else (scope.method, scope.path, sight)
 
-    def _keep(self, scope: _Scope, answer: _Fixed) -> None:
-        # What clients ask for first is never kept: by it use is noted and reports are awaited.
-        first = scope.path.endswith(_FIRST)
-        if self._app.same_for_all and not scope.query_string and not first:
-            if len(self._fixed) >= MAX_FIXED:
-                self._fixed.clear()
-            announced = 0 if scope.method == "HEAD" else answer.announced
-            self._fixed[scope.method, scope.path] = replace(answer, announced=announced)
+    def _find(self, key: _Key) -> _Fixed | None:
+        """Return the kept answer if the snapshot that it was made from is still the one."""
+        current = self._app.source.current
+        if self._snapshot is not current:
+            self._snapshot, self._fixed = current, {}
+        return self._fixed.get(key)
+
+    def _keep(self, key: _Key, answer: _Fixed, snapshot: Snapshot) -> None:
+        if snapshot is not self._snapshot:
+            return
+        if len(self._fixed) >= MAX_FIXED:
+            self._fixed.clear()
+        announced = 0 if key[0] == "HEAD" else answer.announced
+        self._fixed[key] = replace(answer, announced=announced)
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,6 +207,11 @@ class _Exchange:
             self._stream = self._connection.response_stream(self._status, self._headers)
         if body:
             await self._stream.send_bytes(body)
+
+
+async def _nothing() -> Message:
+    """Stand for a body where none is read."""
+    return {"type": "http.request", "body": b"", "more_body": False}
 
 
 def _translate(scope: _Scope) -> dict[str, Any]:

@@ -30,6 +30,7 @@ from kgate_mirror_server.catalog.lazy import LazyCatalog
 from kgate_mirror_server.catalog.tokens import SqlTokens
 from kgate_mirror_server.serve.access import OpenAccess, TokenAccess
 from kgate_mirror_server.serve.app import create_app
+from kgate_mirror_server.serve.connections import ConnectionBounds, most_connections
 from kgate_mirror_server.serve.jwts import AccountGrant, JwtAccess
 from kgate_mirror_server.serve.kept import Kept
 from kgate_mirror_server.serve.qualifications import QualificationInbox
@@ -94,7 +95,8 @@ def _run(
         http=HTTPModes.http1,
         websockets=False,
         backlog=settings.limits.backlog,
-        backpressure=settings.limits.in_flight,
+        # What granian bounds by this is connections; `rsgi` bounds requests.
+        backpressure=min(settings.limits.connections, most_connections()),
         http1_settings=HTTP1Settings(
             header_read_timeout=round(settings.limits.header_seconds * 1000),
             max_buffer_size=settings.limits.header_bytes,
@@ -148,12 +150,16 @@ def load(
         QualificationInbox(lambda: catalog.engine, lambda: datetime.now(UTC).replace(microsecond=0))
     )
     app.note_usage(Usage(keep, lambda: datetime.now(UTC)))
-    if settings.patrol is not None and app.guard is not None:
+    # A bucket is read again by the workers, once for all replicas.
+    if settings.patrol is not None and app.guard is not None and settings.objects is None:
         # Knows upstreams and bundles: not loaded where nobody asked for it.
         from kgate_mirror_server.serve.patrol import Patrol  # noqa: PLC0415
 
         Patrol(settings.store, store, app.guard, settings.patrol, repair).start()
-    return RsgiApp(app)
+    bounds = settings.limits
+    most = min(bounds.connections, most_connections())
+    ConnectionBounds(settings.port, bounds, most * 9 // 10).start()
+    return RsgiApp(app, bounds.in_flight)
 
 
 def open_catalog(settings: ServeSettings) -> LazyCatalog:

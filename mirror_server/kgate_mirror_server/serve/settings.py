@@ -103,7 +103,12 @@ class Limits:
     header_bytes: int = 64 * 1024
     """Bytes of request line and headers."""
     in_flight: int = 1024
-    """Requests being answered at once; more wait in the backlog."""
+    """Requests being answered at once; more wait."""
+    connections_per_address: int = 1024
+    """Connections that one client address may hold; the longest silent are closed beyond it."""
+    connections: int = 16_384
+    """Connections of all clients, as far as the limit on open files allows; the longest silent of
+    the address that holds the most are closed beyond nine tenths of it."""
     backlog: int = 2048
     """Connections waiting to be accepted."""
     ranges: int = 16

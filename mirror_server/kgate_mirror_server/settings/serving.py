@@ -107,6 +107,10 @@ class Bounds(_Strict):
     """Bytes of request line and headers."""
     in_flight: Annotated[int, Field(ge=1, le=65536)] = 1024
     """Requests that a worker answers at once; more wait."""
+    connections_per_address: Annotated[int, Field(ge=16, le=1048576)] = 1024
+    """Connections that one address may hold to a worker; the longest silent are closed beyond."""
+    connections: Annotated[int, Field(ge=64, le=1048576)] = 16_384
+    """Connections to a worker, as far as the limit on open files allows."""
     backlog: Annotated[int, Field(ge=1, le=65536)] = 2048
     """Connections waiting to be accepted."""
     ranges: Annotated[int, Field(ge=1, le=1000)] = 16
@@ -217,7 +221,9 @@ def _limits(serve: Serve) -> Limits:
     limits = Limits(**serve.limits.model_dump())
     # Behind nginx all clients have its address; deploy/nginx bounds them one by one.
     if SendFile(serve.send_file) is SendFile.XACCEL:
-        limits = replace(limits, requests_per_second=None)
+        limits = replace(
+            limits, requests_per_second=None, connections_per_address=limits.connections
+        )
     return limits
 
 
