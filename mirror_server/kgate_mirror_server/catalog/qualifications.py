@@ -77,6 +77,12 @@ class SqlQualifications:
             self._noted(connection, "qualification", {**facts, "result": str(digest)})
         return digest
 
+    def manifests(self) -> frozenset[str]:
+        """Return the digests of all bytes that there are results about."""
+        with reading(self._engine) as connection:
+            rows = connection.execute(select(schema.qualification.c.manifest).distinct())
+            return frozenset(str(row.manifest) for row in rows)
+
     def newest(self, manifest: Digest) -> Submitted | None:
         """Return the result that counts for these bytes, or None."""
         table = schema.qualification

@@ -86,10 +86,12 @@ def read_result(data: bytes) -> dict[str, Any]:
 def attach(mirror: Mirror, lock: Lock, now: datetime) -> None:
     """Put new results beside the evidence of what the lock names, so that it is decided anew."""
     known = SqlQualifications(mirror.catalog.engine)
+    qualified = known.manifests()
     for locked in lock.kernels:
         for name, promised in locked.variants.items():
-            item = known.newest(promised.manifest)
-            if item is not None:
+            if str(promised.manifest) not in qualified:
+                continue
+            if (item := known.newest(promised.manifest)) is not None:
                 _attach(mirror, locked, name, item, now)
 
 
