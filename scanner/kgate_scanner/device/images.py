@@ -40,7 +40,7 @@ class ImageKind(StrEnum):
     BUNDLE = "offload-bundle"
     """Clang's offload bundle; listed by its members, never as an image of its own."""
     METALLIB = "metallib"
-    """Apple Metal library; its functions are not read."""
+    """Apple Metal library; its compute functions are listed by name."""
     UNKNOWN = "unknown"
     """An entry of a known container whose kind is not known."""
 

@@ -17,6 +17,7 @@ from kgate_scanner.device.cubin import read_cubin
 from kgate_scanner.device.extent import Extent, Payload, nonzero_bytes
 from kgate_scanner.device.hsaco import read_hsaco
 from kgate_scanner.device.images import DeviceImage, ImageKind
+from kgate_scanner.device.metallib import read_metallib
 from kgate_scanner.device.pages import Pages
 from kgate_scanner.device.pipeline import Expanded, expand_all
 from kgate_scanner.device.ptx import read_ptx
@@ -39,6 +40,7 @@ _READERS: Final[dict[ImageKind, Callable[[memoryview], CodeObject]]] = {
     ImageKind.HSACO: read_hsaco,
     ImageKind.SPIRV: read_intermediate,
     ImageKind.ZEBIN: read_zebin,
+    ImageKind.METALLIB: read_metallib,
 }
 _NUMBER: Final = re.compile(r"[0-9]+")
 _DAMAGE_LISTED: Final = 3
