@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Final
 from kgate_core.digest import Digest
 from kgate_core.errors import InvalidInput, KgateError
 from kgate_core.kernel import RepoType
-from kgate_core.lock import Lock
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
     from kgate_client.asked import Asked
     from kgate_client.attestations import AttestationFinder
     from kgate_core.kernel import KernelId, KernelRef
-    from kgate_core.lock import LockedKernel
+    from kgate_core.lock import Lock, LockedKernel
     from kgate_core.trust import Lane
 
 _POOL: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,62}")  # as Kubernetes writes labels
@@ -84,6 +83,8 @@ def read_lock(path: Path | None, pool: str) -> HeldLock | None:
     """Return this pod's lock, None without one; raises InvalidInput."""
     if path is None:
         return None
+    from kgate_core.lock import Lock  # only for pods that have one
+
     own = lock_path(path, pool)
     try:
         data = own.read_bytes()

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 from kgate_core.clock import write_time
 from kgate_core.statement import subjects_of
-from kgate_core.timestamp import signed_before
 from kgate_core.trust import CLOCK_SKEW
 from kgate_core.verdict import Reason, Refusal
 
@@ -34,7 +33,7 @@ def check_signature(bundle: Bundle, trusted: TrustedRoot, now: datetime, trace: 
         )
     # Only an independent authority can tell that something was signed before a key was stolen or
     # ran out: dates inside the statement are the signer's own claim.
-    seen = signed_before(bundle.timestamps, bundle.envelope.signature, trusted.authorities)
+    seen = _seen(bundle, trusted)
     if seen is not None and seen > now + CLOCK_SKEW:
         seen = None
     revoked = trusted.revoked_keys.get(key.public.keyid)
@@ -86,3 +85,12 @@ def check_identity(kernel: KernelId, expected: Expected, lane: Lane, trace: Trac
             f"the origin {kernel.origin} is not one of lane {lane.name}: {sorted(lane.origins)}",
         )
     trace.passed(6, kernel.purl)
+
+
+def _seen(bundle: Bundle, trusted: TrustedRoot) -> datetime | None:
+    if not bundle.timestamps or not trusted.authorities:
+        return None
+    # Reads ASN.1: most pods know of no authority and start without it.
+    from kgate_core.timestamp import signed_before  # noqa: PLC0415
+
+    return signed_before(bundle.timestamps, bundle.envelope.signature, trusted.authorities)

@@ -19,13 +19,13 @@ from kgate_core.digest import Digest
 from kgate_core.errors import InvalidInput, TrustError
 from kgate_core.kernel import check_origin
 from kgate_core.ondeny import EVERY, OnDeny, check_choices
-from kgate_core.timestamp import Authority
 from kgate_core.tuf import Metadata, Role, check_listed, parse_keys, walk_roots
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from kgate_core.keys import PublicKey
+    from kgate_core.timestamp import Authority
 
 FIELD: Final = "kgate"
 AUTHORITIES: Final = "timestampAuthorities"
@@ -244,7 +244,9 @@ def _read_keys(data: dict[str, Any], *, what: str) -> dict[str, SigningKey]:
 
 def _read_authorities(own: dict[str, Any], *, what: str) -> tuple[Authority, ...]:
     if AUTHORITIES not in own:
-        return ()  # optional: a site without one trusts no dates
+        return ()  # optional: a site without one trusts no dates, and its pods do without ASN.1
+    from kgate_core.timestamp import Authority  # noqa: PLC0415
+
     return tuple(
         Authority(
             strictjson.take(item, "name", str, what=what),
