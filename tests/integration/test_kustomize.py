@@ -37,7 +37,8 @@ GIVEN: Final = {
     "ConfigMap": {"kgate-trust"},
     "Secret": {
         "kgate-admit-key", "kgate-timestamp-key",
-        "kgate-database", "kgate-database-owner", "kgate-store-read", "kgate-store-write",
+        "kgate-database-owner", "kgate-database-ingest", "kgate-database-signer",
+        "kgate-database-serve", "kgate-store-read", "kgate-store-write",
     },
 }  # fmt: skip
 CUSTOM: Final[dict[str, Object]] = {
