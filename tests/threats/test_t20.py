@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import base64
+import json
 import os
+import sqlite3
 import subprocess
 import sys
+import time
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.request import Request, urlopen
 
@@ -18,6 +23,7 @@ from tests.ingestkit import make_site
 from tests.mirrorkit import served
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from tests.ingestkit import Site
@@ -31,10 +37,62 @@ def plain() -> Path:
     return build_gelu_and_mul(default_cache(os.environ), native=False, cuda=False)
 
 
-def kgate(site: Site, *arguments: str) -> subprocess.CompletedProcess[bytes]:
-    program = "import sys; from kgate_cli.main import main; sys.exit(main())"
-    command = [sys.executable, "-c", program, *arguments, "--config", str(site.config_path)]
-    return subprocess.run(command, capture_output=True, check=False, timeout=120, cwd=site.folder)
+# One process runs all commands: starting a program over and over is most of what they cost.
+COMMANDS = """
+import json, sys
+from kgate_cli.main import main
+for line in sys.stdin:
+    code = main(json.loads(line))
+    sys.stdout.flush()
+    sys.stderr.flush()
+    with open(sys.argv[1], "a") as codes:
+        codes.write(f"{code}\\n")
+"""
+
+
+@dataclass
+class Terminal:
+    """A process that runs `kgate` commands; all that it says lies in two files."""
+
+    site: Site
+    folder: Path
+    process: subprocess.Popen[bytes]
+
+    @classmethod
+    @contextmanager
+    def opened(cls, site: Site, folder: Path) -> Iterator[Terminal]:
+        folder.mkdir()
+        command = [sys.executable, "-c", COMMANDS, str(folder / "codes")]
+        with (
+            (folder / "stdout").open("wb") as out,
+            (folder / "stderr").open("wb") as err,
+            subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=out, stderr=err, cwd=site.folder
+            ) as process,
+        ):
+            try:
+                yield cls(site, folder, process)
+            finally:
+                process.kill()
+
+    def kgate(self, *arguments: str) -> tuple[int, bytes]:
+        """Return exit code and standard output of a command."""
+        before = len(self.read("stdout"))
+        done = len(self.read("codes").split())
+        assert self.process.stdin is not None
+        line = json.dumps([*arguments, "--config", str(self.site.config_path)])
+        self.process.stdin.write(line.encode() + b"\n")
+        self.process.stdin.flush()
+        until = time.monotonic() + 120
+        while len(codes := self.read("codes").split()) == done:
+            assert self.process.poll() is None, self.read("stderr")
+            assert time.monotonic() < until, self.read("stderr")
+            time.sleep(0.02)
+        return int(codes[-1]), self.read("stdout")[before:]
+
+    def read(self, name: str) -> bytes:
+        path = self.folder / name
+        return path.read_bytes() if path.exists() else b""
 
 
 def forms(token: str) -> list[bytes]:
@@ -46,7 +104,7 @@ def forms(token: str) -> list[bytes]:
 
 
 def test_t20_no_token_is_in_a_log_a_report_a_bundle_an_error_or_a_redirect(
-    plain: Path, tmp_path: Path
+    plain: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     said: list[bytes] = []
     with HubSimulator() as hub:
@@ -62,35 +120,36 @@ def test_t20_no_token_is_in_a_log_a_report_a_bundle_an_error_or_a_redirect(
         assert "\nserve:" in text
         text = text.replace("\nserve:", "\nserve:\n  tokens: true", 1)
         site.config_path.write_text(text, encoding="utf-8")
-        # 1. Everything that succeeds, and the errors that upstream can cause.
-        made = kgate(site, "token", "create", "pods", "--repo", "kernels-community/*", "--json")
-        assert made.returncode == 0, made.stderr
-        client_token = made.stdout.decode().partition('"token": "')[2].partition('"')[0]
-        assert len(client_token) > 20
-        for arguments in (
-            ("sync", "--report-dir", str(site.folder / "reports")),
-            ("sync", "--json"),
-            ("lock", "--upgrade", "all"),
-            ("ls", "--json"),
-            ("show", REPO),
-            ("token", "list"),
-            ("bundle", "export", "--out", str(site.folder / "bundle")),
-        ):
-            done = kgate(site, *arguments)
-            assert done.returncode == 0, (arguments, done.stderr)
-            said += [done.stdout, done.stderr]
-        assert {request.token for request in hub.requests} == {UPSTREAM_TOKEN}
-        for fault in (Status(401), Status(403), Status(404), Status(418)):
-            hub.inject(fault)
-            failed = kgate(site, "lock", "--upgrade", "all")
-            hub.heal()
-            assert failed.returncode != 0
-            said += [failed.stdout, failed.stderr]
-        token_file.write_text(f"{UPSTREAM_TOKEN}\nand a second line", encoding="utf-8")
-        failed = kgate(site, "lock", "--upgrade", "all")
-        assert failed.returncode == 4
-        said += [failed.stdout, failed.stderr]
-        token_file.write_text(UPSTREAM_TOKEN, encoding="utf-8")
+        with Terminal.opened(site, tmp_path / "terminal") as terminal:
+            # 1. Everything that succeeds, and the errors that upstream can cause.
+            code, made = terminal.kgate(
+                "token", "create", "pods", "--repo", "kernels-community/*", "--json"
+            )
+            assert code == 0, terminal.read("stderr")
+            client_token = str(json.loads(made)["token"])
+            assert len(client_token) > 20
+            for arguments in (
+                ("sync", "--report-dir", str(site.folder / "reports")),
+                ("sync", "--json"),
+                ("lock", "--upgrade", "all"),
+                ("ls", "--json"),
+                ("show", REPO),
+                ("token", "list"),
+                ("audit", "export", "--format", "jsonl"),
+                ("bundle", "export", "--out", str(site.folder / "bundle")),
+            ):
+                assert terminal.kgate(*arguments)[0] == 0, (arguments, terminal.read("stderr"))
+            assert {request.token for request in hub.requests} == {UPSTREAM_TOKEN}
+            for fault in (Status(401), Status(403), Status(404), Status(418)):
+                hub.inject(fault)
+                assert terminal.kgate("lock", "--upgrade", "all")[0] != 0
+                hub.heal()
+            token_file.write_text(f"{UPSTREAM_TOKEN}\nand a second line", encoding="utf-8")
+            assert terminal.kgate("lock", "--upgrade", "all")[0] == 4
+            token_file.write_text(UPSTREAM_TOKEN, encoding="utf-8")
+            assert terminal.read("stderr").count(b"error:") >= 5
+            # The one place where a client's token is told is the answer to who created it.
+            said += [terminal.read("stdout").replace(made, b"", 1), terminal.read("stderr")]
         # 2. What the mirror answers to somebody with the client's token, and to nobody.
         with site.mirror() as mirror:
             settings = mirror.serve_settings()
@@ -100,12 +159,19 @@ def test_t20_no_token_is_in_a_log_a_report_a_bundle_an_error_or_a_redirect(
                     request = Request(f"{address}{path}")
                     request.add_header("Authorization", f"Bearer {token}")
                     said.append(answer(request))
-    # 3. Everything that lies on the disk afterwards, but for the file that holds the token.
-    written = [path for path in site.folder.rglob("*") if path.is_file()]
+        logged = capfd.readouterr()
+        said += [logged.out.encode(), logged.err.encode()]
+    # 3. Everything that lies on the disk afterwards, but for the file that holds the token; the
+    # database also row by row, as a value may lie on two of its pages.
+    written = {str(path): path.read_bytes() for path in site.folder.rglob("*") if path.is_file()}
     assert len(written) > 20
+    assert {"reports", "bundle"} <= {path.name for path in site.folder.iterdir()}
+    database = site.folder / "kgate-data" / "kgate.db"
+    with closing(sqlite3.connect(database)) as connection:
+        written["rows"] = "\n".join(connection.iterdump()).encode()
     for token in (UPSTREAM_TOKEN, client_token):
         for form in forms(token):
-            assert [path for path in written if form in path.read_bytes()] == []
+            assert [path for path, data in written.items() if form in data] == []
             assert [text for text in said if form in text] == []
 
 
