@@ -1,27 +1,30 @@
 """What an upgrade of the lock would bring: variants, sizes, architectures, kernels, imports.
 
 Scans that are stored are used; a variant that is new here is fetched into the store and scanned,
-where nothing refers to it until it is synced. Nothing is decided, signed or published.
+where nothing refers to it until it is synced. Two scans are compared as `kgate diff` does it.
+Nothing is decided, signed or published.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from kgate_core.kernel import KernelId
 from kgate_mirror_server.ingest.fetch import fetch_large
 from kgate_mirror_server.ingest.resolve import find_locked
 from kgate_mirror_server.ports import EvidenceKind
+from kgate_scanner.difference import compare_reports
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable
 
     from kgate_core.evidence import Facts, ScanReport
     from kgate_core.lock import Lock, LockedKernel
     from kgate_mirror_server.app import Mirror
     from kgate_mirror_server.ingest.resolve import Source
     from kgate_mirror_server.settings.site import Pin
+    from kgate_scanner.difference import Names
 
 _NOT_SCANNED: Final = "was never scanned here"
 
@@ -93,7 +96,7 @@ class Change:
             if item.remark:
                 lines.append(f"    {item.remark}")
             elif not item.facts:
-                lines.append("    same architectures, kernels and imports")
+                lines.append("    same device code, kernels, symbols and imports")
         return lines
 
 
@@ -160,27 +163,27 @@ def _stored_scan(mirror: Mirror, locked: LockedKernel, name: str) -> ScanReport 
 
 
 def _compared(before: ScanReport, after: ScanReport) -> tuple[Fact, ...]:
-    old, new = _content(before), _content(after)
-    facts = [_fact(name, old[name], new[name]) for name in old]
+    found = compare_reports(before, after)
+    images = {
+        target: f"{target} ({added} images new, {removed} gone)"
+        for target, (added, removed) in found.images.items()
+    }
+    facts = (
+        _names("architectures", found.targets),
+        _names("kernels", found.kernels),
+        Fact("device code", (), tuple(images.values())),
+        Fact("resources", (), tuple(f"{k.target} {k.name}" for k in found.resources)),
+        _names("libraries", found.needed),
+        _names("symbols", found.imports),
+        _names("exports", found.exports),
+        _names("imports", found.modules),
+        _names("findings", found.findings),
+    )
     return tuple(fact for fact in facts if fact.gone or fact.new)
 
 
-def _content(report: ScanReport) -> Mapping[str, set[str]]:
-    summary: Any = report.summary
-    host, device, python = (summary.get(part, {}) for part in ("host", "device", "python"))
-    images = [
-        image
-        for facts in report.files.values()
-        for image in facts.get("device", {}).get("images", ())
-    ]
-    return {
-        "architectures": set(device.get("targets", ())),
-        "kernels": {str(item.get("name")) for image in images for item in image.get("kernels", ())},
-        "libraries": set(host.get("needed", ())),
-        "system calls": set(host.get("dangerous", ())),
-        "imports": set(python.get("imports", ())),
-        "findings": {f"{item.rule}: {item.seen}" for item in report.findings},
-    }
+def _names(name: str, found: Names) -> Fact:
+    return Fact(name, found.removed, found.added)
 
 
 def _fact(name: str, old: Iterable[str], new: Iterable[str]) -> Fact:
