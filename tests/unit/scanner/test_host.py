@@ -208,3 +208,27 @@ def test_bytes_behind_the_library_are_found_and_padding_is_none() -> None:
     assert rules(build_library() + b"PK\3\4 an archive") == {"KG-HOST-022"}
     assert rules(build_library() + bytes(4000)) == set()
     assert rules(build_library() + bytes(100_000)) == {"KG-HOST-022"}
+
+
+def test_what_the_compiler_did_for_safety_and_for_debuggers_is_told() -> None:
+    source = """
+    #include <string.h>
+    static int ready;
+    __attribute__((constructor)) static void start(void) { ready = 1; }
+    int f(const char *from, int n) { char to[16]; memcpy(to, from, n); return to[ready]; }
+    """
+    flags = ("-O2", "-g", "-fstack-protector-all", "-U_FORTIFY_SOURCE", "-D_FORTIFY_SOURCE=2")
+    plain = read(build_library(source)).facts
+    safe = read(build_library(source, *flags)).facts
+    assert (plain["hardening"]["canary"], plain["hardening"]["fortified"]) == (False, 0)
+    assert (safe["hardening"]["canary"], safe["hardening"]["fortified"]) == (True, 1)
+    assert (plain["debug"], safe["debug"]) == (False, True)
+    assert safe["constructors"] >= 1
+
+
+def test_a_library_for_another_processor_is_read_like_any_other() -> None:
+    data = bytearray(build_library())
+    data[18:20] = (183).to_bytes(2, "little")  # e_machine of AArch64
+    facts = read(bytes(data)).facts
+    assert facts["machine"] == "aarch64"
+    assert facts["hardening"]["relro"] == "full"
