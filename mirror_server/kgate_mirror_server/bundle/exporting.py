@@ -8,7 +8,9 @@ decision.
 from __future__ import annotations
 
 import errno
+import os
 import shutil
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
@@ -17,11 +19,11 @@ from kgate_core.digest import Digest
 from kgate_core.errors import Conflict, KgateError, NotFound, TrustError
 from kgate_mirror_server.bundle.contents import Contents, LeftOut, gather
 from kgate_mirror_server.bundle.document import BUNDLE, BundleDocument
+from kgate_mirror_server.bundle.layout import BLOCK
 from kgate_mirror_server.bundle.packing import pack
 from kgate_mirror_server.bundle.receipts import Receipt, held_blobs, manifests_of
 from kgate_mirror_server.bundle.sealed import Sealed, seal, sealed_size
-from kgate_mirror_server.bundle.streams import segment_digests
-from kgate_mirror_server.bundle.writing import write_files
+from kgate_mirror_server.bundle.writing import Cuts, write_files
 from kgate_mirror_server.store.copying import NewFile
 from kgate_mirror_server.trust.files import adopt_timestamp, read_trust
 from kgate_mirror_server.trust.withheld import with_withheld
@@ -130,18 +132,27 @@ def export(
     Raises IntegrityError if a stored blob is damaged, KgateError if the disk cannot take it all.
     """
     _check_folder(folder, sum(plan.part_sizes))
-    document = replace(plan.document, parts=_with_segments(plan.document, mirror.store))
+    document = plan.document
     key = bundle_key(mirror, plan.trust.load(document.created), document.created)
-    sealed = seal(document.to_json(), BUNDLE, key)
-    # Only now: a timestamp that travels must also be this site's own newest.
-    adopt_timestamp(mirror.config.path(mirror.config.trust), plan.trust)
-    name = f"kgate-bundle-{document.sequence}"
-    files = [folder / f"{name}.json"]
-    _write(files[0], sealed)
+    # The description stands first in every part and names the digests of all segments: its place
+    # is left free until the one reading of the blobs has told them.
+    room = bytes(plan.document_size)
+    written: list[Unfinished] = []
     count = len(document.parts)
-    for part in range(count):
-        tell(f"writing part {part + 1} of {count}")
-        files.append(write_part(mirror.store, document, sealed, part, folder, progress))
+    with ExitStack() as leftovers, Cuts() as cuts:
+        for part in range(count):
+            tell(f"writing part {part + 1} of {count}")
+            unfinished = Unfinished.of(document, part, folder)
+            leftovers.callback(unfinished.remove)
+            unfinished.write(mirror.store, document, room, progress, cuts)
+            written.append(unfinished)
+        document = replace(document, parts=_with_segments(document, cuts))
+        sealed = seal(document.to_json(), BUNDLE, key)
+        # Only now: a timestamp that travels must also be this site's own newest.
+        adopt_timestamp(mirror.config.path(mirror.config.trust), plan.trust)
+        files = [folder / f"kgate-bundle-{document.sequence}.json"]
+        _write(files[0], sealed)
+        files += [unfinished.finish(sealed) for unfinished in written]
     digest = Sealed.parse(sealed, BUNDLE).digest
     record = Receipt(
         document.site,
@@ -179,42 +190,82 @@ def write_part(
     progress: Progress,
 ) -> Path:
     """Write one part, counted from 0, whole or not at all; returns its file."""
-    name = f"kgate-bundle-{document.sequence}-{part + 1:03}-of-{len(document.parts):03}.tar"
-    path, partial = folder / name, folder / f".{name}.partial"
-    size = document.part_size(part, len(sealed))
+    unfinished = Unfinished.of(document, part, folder)
     try:
-        partial.unlink(missing_ok=True)
-        with NewFile(partial, _MODE) as disc:
-            write_files(disc, document.place(part, len(sealed)), sealed, store, progress)
-            written = disc.close()
-        if written != size:
-            raise AssertionError(f"part {part + 1} has {written} bytes, not {size}")
-        partial.replace(path)
-    except OSError as exc:
-        if exc.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
-            raise KgateError(
-                f"{path}: the disk is full; this part has {size} bytes",
-                hint="use a larger disc or a smaller --part-size",
-            ) from exc
-        raise KgateError(f"{path}: cannot be written ({exc.strerror})") from exc
+        unfinished.write(store, document, sealed, progress)
+        return unfinished.finish()
     finally:
-        partial.unlink(missing_ok=True)
-    return path
+        unfinished.remove()
 
 
-def _with_segments(document: BundleDocument, store: BlobStore) -> tuple[tuple[Entry, ...], ...]:
-    """Return the parts with the digests of all segments; raises IntegrityError for bad blobs."""
-    cuts: dict[Digest, list[Entry]] = {}
-    for entry in (entry for part in document.parts for entry in part):
-        if entry.cut:
-            cuts.setdefault(entry.blob, []).append(entry)
-    found: dict[tuple[Digest, int], Digest] = {}
-    for blob, entries in cuts.items():
-        digests = segment_digests(store, blob, [entry.size for entry in entries])
-        found |= {(blob, e.offset): d for e, d in zip(entries, digests, strict=True)}
+@dataclass(frozen=True, slots=True)
+class Unfinished:
+    """A part under another name until all of it is there."""
+
+    part: int
+    path: Path
+    partial: Path
+
+    @classmethod
+    def of(cls, document: BundleDocument, part: int, folder: Path) -> Unfinished:
+        """Return a part, counted from 0; nothing is written yet."""
+        name = f"kgate-bundle-{document.sequence}-{part + 1:03}-of-{len(document.parts):03}.tar"
+        return cls(part, folder / name, folder / f".{name}.partial")
+
+    def write(
+        self,
+        store: BlobStore,
+        document: BundleDocument,
+        sealed: bytes,
+        progress: Progress,
+        cuts: Cuts | None = None,
+    ) -> None:
+        """Write everything; raises IntegrityError for a damaged blob, KgateError for the disk."""
+        size = document.part_size(self.part, len(sealed))
+        try:
+            self.partial.unlink(missing_ok=True)
+            with NewFile(self.partial, _MODE) as disc:
+                files = document.place(self.part, len(sealed))
+                write_files(disc, files, sealed, store, progress, cuts)
+                written = disc.close()
+        except OSError as exc:
+            if exc.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
+                raise KgateError(
+                    f"{self.path}: the disk is full; this part has {size} bytes",
+                    hint="use a larger disc or a smaller --part-size",
+                ) from exc
+            raise self._refused(exc) from exc
+        if written != size:
+            raise AssertionError(f"part {self.part + 1} has {written} bytes, not {size}")
+
+    def finish(self, sealed: bytes = b"") -> Path:
+        """Put the description into its place, if it came late, and give the part its name."""
+        try:
+            if sealed:
+                with self.partial.open("r+b") as disc:
+                    disc.seek(BLOCK)
+                    disc.write(sealed)
+                    disc.flush()
+                    os.fsync(disc.fileno())
+            self.partial.replace(self.path)
+        except OSError as exc:
+            raise self._refused(exc) from exc
+        return self.path
+
+    def remove(self) -> None:
+        """Take away what was not finished."""
+        with suppress(OSError):
+            self.partial.unlink(missing_ok=True)
+
+    def _refused(self, exc: OSError) -> KgateError:
+        return KgateError(f"{self.path}: cannot be written ({exc.strerror})")
+
+
+def _with_segments(document: BundleDocument, cuts: Cuts) -> tuple[tuple[Entry, ...], ...]:
+    """Return the parts with the digests of all segments."""
     return tuple(
         tuple(
-            replace(entry, digest=found[entry.blob, entry.offset]) if entry.cut else entry
+            replace(entry, digest=cuts.found[entry.blob, entry.offset]) if entry.cut else entry
             for entry in part
         )
         for part in document.parts

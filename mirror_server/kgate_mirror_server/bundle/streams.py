@@ -1,17 +1,15 @@
-"""Read blobs in pieces, hashing beside the reading. It writes nothing."""
+"""Read blobs in pieces. It writes nothing and compares no digests."""
 
 from __future__ import annotations
 
-import hashlib
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final
 
-from kgate_core.digest import Digest
 from kgate_core.errors import IntegrityError, KgateError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
+    from kgate_core.digest import Digest
     from kgate_mirror_server.ports import BlobStore
 
 CHUNK: Final = 1024 * 1024  # bytes
@@ -29,27 +27,3 @@ def read_blob(store: BlobStore, blob: Digest, offset: int, size: int) -> Iterato
             raise KgateError(f"the blob {blob} cannot be read ({exc.strerror})") from exc
     if size:
         raise IntegrityError(f"the stored blob {blob} ends {size} bytes early")
-
-
-def segment_digests(store: BlobStore, blob: Digest, sizes: Sequence[int]) -> list[Digest]:
-    """Return the digests of consecutive segments, reading once; IntegrityError if damaged.
-
-    The blob's own digest is computed on a second core, which costs next to no time.
-    """
-    whole = hashlib.sha256()
-    found = []
-    offset = 0
-    with ThreadPoolExecutor(1) as pool:
-        pending = pool.submit(whole.update, b"")
-        for size in sizes:
-            state = hashlib.sha256()
-            for chunk in read_blob(store, blob, offset, size):
-                pending.result()
-                pending = pool.submit(whole.update, chunk)
-                state.update(chunk)
-            found.append(Digest(state.hexdigest()))
-            offset += size
-        pending.result()
-    if whole.hexdigest() != blob.hex:
-        raise IntegrityError(f"the stored blob {blob} is damaged", hint="run `kgate scrub`")
-    return found

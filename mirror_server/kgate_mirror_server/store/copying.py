@@ -16,12 +16,11 @@ from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, BinaryIO, Final, Self
+from typing import TYPE_CHECKING, BinaryIO, Final, Protocol, Self
 
 from kgate_core.errors import IntegrityError
 
 if TYPE_CHECKING:
-    import hashlib
     from collections.abc import Callable
     from concurrent.futures import Future
     from pathlib import Path
@@ -30,6 +29,13 @@ BUFFER: Final = 4 * 1024**2  # bytes that go to the disk at once
 BUFFERS: Final = 3  # one is filled, one is written, one waits
 _ALIGNED: Final = 4096  # bytes; no disk has larger blocks
 _READ: Final = 256 * 1024  # bytes read and hashed at once: they stay in the core's own cache
+
+
+class Hashing(Protocol):
+    """Takes bytes in, such as one of hashlib's; they are overwritten afterwards."""
+
+    def update(self, data: memoryview, /) -> None:
+        """Take the next bytes in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +91,7 @@ class NewFile:
             self._filled += count
             rest = rest[count:]
 
-    def copy(self, piece: Piece, state: hashlib._Hash, copied: Callable[[int], object]) -> int:
+    def copy(self, piece: Piece, state: Hashing, copied: Callable[[int], object]) -> int:
         """Append a piece, hashing it; returns its bytes, fewer than wanted if its file ends.
 
         `copied` gets the number of bytes of each step. Raises IntegrityError if the disk that the
