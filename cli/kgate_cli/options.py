@@ -48,18 +48,35 @@ def config_option(function: F) -> F:
     )(function)
 
 
+def from_dir_option(function: F) -> F:
+    """Add --from-dir; the command gets a `from_dir`."""
+    return click.option(
+        "--from-dir",
+        type=click.Path(file_okay=False, exists=True, path_type=Path),
+        help="Instead of the pins, the built kernels ORG/NAME/build/… in this folder, once.",
+    )(function)
+
+
 @contextmanager
-def open_mirror(config_path: Path, *, acts: bool = False) -> Iterator[Mirror]:
+def open_mirror(
+    config_path: Path, *, acts: bool = False, from_dir: Path | None = None
+) -> Iterator[Mirror]:
     """Open the configured site and close it afterwards.
 
-    A command that `acts` changes something: it stands in the audit log, with its outcome.
+    A command that `acts` changes something: it stands in the audit log, with its outcome. With
+    `from_dir`, the kernels of that folder take the place of the pins.
     """
     from kgate_cli.logs import configure_logging
     from kgate_mirror_server.app import Mirror
     from kgate_mirror_server.settings.site import load_config
 
     configure_logging()
-    mirror = Mirror(load_config(config_path), ask_passphrase, os.environ, who_runs(os.environ))
+    config = load_config(config_path)
+    if from_dir is not None:
+        from kgate_mirror_server.ingest.fromdir import with_folder
+
+        config = with_folder(config, from_dir)
+    mirror = Mirror(config, ask_passphrase, os.environ, who_runs(os.environ))
     try:
         if acts:
             with _audited(mirror):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from kgate_cli.options import config_option, json_option, open_mirror
+from kgate_cli.options import config_option, from_dir_option, json_option, open_mirror
 
 if TYPE_CHECKING:
     from kgate_cli.output import Output
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     help="Write what is locked as a kernels.lock for the stock client; '-' prints it.",
 )
 @click.option("--lane", help="Which lane to export, where lanes differ.")
+@from_dir_option
 @config_option
 @json_option
 def command(  # one argument for each option
@@ -42,6 +43,7 @@ def command(  # one argument for each option
     files: tuple[Path, ...],
     export: Path | None,
     lane: str | None,
+    from_dir: Path | None,
     config_path: Path,
     output: Output,
 ) -> int:
@@ -58,9 +60,12 @@ def command(  # one argument for each option
       kgate lock --from pyproject.toml
       kgate lock --from ../service/kernels.lock
       kgate lock --export kernels.lock
+      kgate lock --from-dir ./built
     """
+    if from_dir is not None and files:
+        raise click.UsageError("--from adds to kgate.yaml, --from-dir leaves it alone: give one")
     if export is not None:
-        if upgrade or files:
+        if upgrade or files or from_dir:
             raise click.UsageError("--export stands alone: lock first, then export")
         return _export(export, lane, config_path, output)
     from kgate_cli.locking import render, take_in
@@ -73,8 +78,12 @@ def command(  # one argument for each option
 
     asked: tuple[Asked, ...] = tuple(item for file in files for item in read_asked(file))
     added = take_in(config_path, asked)
-    with open_mirror(config_path) as mirror, output.progress("lock") as (count, tell):
-        before, source = read_lock(mirror.config.folder), new_source(mirror, count)
+    with (
+        open_mirror(config_path, from_dir=from_dir) as mirror,
+        output.progress("lock") as (count, tell),
+    ):
+        folder = from_dir or mirror.config.folder
+        before, source = read_lock(folder), new_source(mirror, count)
         lock = update_lock(
             mirror,
             before,
@@ -84,7 +93,7 @@ def command(  # one argument for each option
             asked={(str(item.repo), item.wanted): item for item in asked},
         )
         changes = lock_changes(mirror, source, before, lock, tell=tell) if upgrade else []
-        replace_file(mirror.config.folder / LOCK_NAME, lock.to_bytes())
+        replace_file(folder / LOCK_NAME, lock.to_bytes())
     render(output, before, lock, added, changes)
     return 0
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from kgate_cli import exits
-from kgate_cli.options import config_option, json_option, now, open_mirror
+from kgate_cli.options import config_option, from_dir_option, json_option, now, open_mirror
 from kgate_cli.syncreport import render, to_json
 
 if TYPE_CHECKING:
@@ -31,14 +31,16 @@ if TYPE_CHECKING:
 @click.option("--dry-run", is_flag=True, help="Say what would be fetched and decided; do nothing.")
 @click.option("--enqueue", is_flag=True, help="Let `kgate worker` do it, pin by pin; PostgreSQL.")
 @click.option("--no-sign", is_flag=True, help="Open no key and publish nothing; see `kgate sign`.")
+@from_dir_option
 @config_option
 @json_option
-def command(
+def command(  # one argument for each option
     locked: bool,  # noqa: FBT001  # click passes flags by name
     dry_run: bool,  # noqa: FBT001  # the same
     no_sign: bool,  # noqa: FBT001  # the same
     enqueue: bool,  # noqa: FBT001  # the same
     report_dir: Path | None,
+    from_dir: Path | None,
     config_path: Path,
     output: Output,
 ) -> int:
@@ -56,17 +58,20 @@ def command(
       kgate sync --dry-run
       kgate sync --enqueue
       kgate sync --locked --report-dir out/
+      kgate sync --from-dir ./built
     """
     if enqueue:
+        if from_dir is not None:
+            raise click.UsageError("workers do not see --from-dir: leave --enqueue out")
         return _enqueue(config_path, output)
     if dry_run:
-        return _rehearse(config_path, output, locked=locked)
-    with open_mirror(config_path, acts=True) as mirror:
+        return _rehearse(config_path, from_dir, output, locked=locked)
+    with open_mirror(config_path, acts=True, from_dir=from_dir) as mirror:
         with output.progress("sync") as (count, tell):
             from kgate_mirror_server.ingest.sync import new_source, sync
 
             source = new_source(mirror, count)
-            lock = _lock(mirror, source, tell, locked=locked)
+            lock = _lock(mirror, from_dir, source, tell, locked=locked)
             result = sync(mirror, lock, source, now(), tell=tell, sign=not no_sign)
         from kgate_mirror_server.events import sync_events
 
@@ -82,14 +87,17 @@ def command(
     return code
 
 
-def _rehearse(config_path: Path, output: Output, *, locked: bool) -> int:
+def _rehearse(config_path: Path, from_dir: Path | None, output: Output, *, locked: bool) -> int:
     from kgate_cli.output import size
     from kgate_mirror_server.ingest.rehearsal import rehearse
     from kgate_mirror_server.ingest.resolve import read_lock, require_lock
     from kgate_mirror_server.ingest.sync import new_source
 
-    with open_mirror(config_path) as mirror, output.progress("sync") as (count, _tell):
-        lock = read_lock(mirror.config.folder)
+    with (
+        open_mirror(config_path, from_dir=from_dir) as mirror,
+        output.progress("sync") as (count, _tell),
+    ):
+        lock = read_lock(from_dir or mirror.config.folder)
         if locked:
             require_lock(lock, mirror.config)
         steps = rehearse(mirror, lock, new_source(mirror, count), now())
@@ -122,19 +130,27 @@ def _rehearse(config_path: Path, output: Output, *, locked: bool) -> int:
     return code
 
 
-def _lock(mirror: Mirror, source: Source, tell: Callable[[str], None], *, locked: bool) -> Lock:
+def _lock(
+    mirror: Mirror,
+    from_dir: Path | None,
+    source: Source,
+    tell: Callable[[str], None],
+    *,
+    locked: bool,
+) -> Lock:
     from kgate_mirror_server.ingest.resolve import read_lock, require_lock
     from kgate_mirror_server.ingest.sync import update_lock
     from kgate_mirror_server.settings.site import LOCK_NAME
     from kgate_mirror_server.trust.files import replace_file
 
+    folder = from_dir or mirror.config.folder
     if locked:
-        return require_lock(read_lock(mirror.config.folder), mirror.config)
-    with mirror.claims.hold(f"lock:{mirror.config.folder}"):
-        before = read_lock(mirror.config.folder)
+        return require_lock(read_lock(folder), mirror.config)
+    with mirror.claims.hold(f"lock:{folder}"):
+        before = read_lock(folder)
         lock = update_lock(mirror, before, source, upgrade=lambda _pin: False, tell=tell)
         if lock != before:
-            replace_file(mirror.config.folder / LOCK_NAME, lock.to_bytes())
+            replace_file(folder / LOCK_NAME, lock.to_bytes())
     return lock
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from kgate_cli.cosigning import publish, sign
-from kgate_cli.options import config_option, json_option, now, open_mirror
+from kgate_cli.options import config_option, from_dir_option, json_option, now, open_mirror
 from kgate_core.clock import write_time
 
 if TYPE_CHECKING:
@@ -112,17 +112,20 @@ def renew(config_path: Path, output: Output) -> int:
 @command.command()
 @click.option("--only", is_flag=True, help="Also take out what kgate.yaml does not name any more.")
 @click.option("--dry-run", is_flag=True, help="Say what would change and stop.")
+@from_dir_option
 @config_option
 @json_option
 def update(
     only: bool,  # noqa: FBT001  # click passes flags by name
     dry_run: bool,  # noqa: FBT001  # the same
+    from_dir: Path | None,
     config_path: Path,
     output: Output,
 ) -> int:
     """Sign trust metadata that follows kgate.yaml: its lanes, its upstream, its policy.
 
-    Needs the root key. Until it has run, pods refuse what a changed policy decides.
+    Needs the root key. Until it has run, pods refuse what a changed policy decides. With
+    --from-dir, pods also believe kernels that come from that folder.
 
     \b
     Examples:
@@ -131,7 +134,7 @@ def update(
     """
     from kgate_mirror_server.trust.update import apply_update, plan_update
 
-    with open_mirror(config_path, acts=True) as mirror:
+    with open_mirror(config_path, acts=True, from_dir=from_dir) as mirror:
         lanes, changes = plan_update(mirror, now(), only=only)
         if changes and not dry_run:
             apply_update(mirror, lanes, now())
