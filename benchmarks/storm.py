@@ -3,7 +3,8 @@
 Light clients go through the request sequence of `snapshot_download` at once and throw the bytes
 away. The limit is nginx serving the same bytes as plain files. Twice: kgate alone, and kgate
 behind nginx with X-Accel-Redirect (deploy/nginx). Rounds are taken in turns; the ratio of the
-slowest clients is the median over the rounds.
+slowest clients is the median over the rounds. At the end, with an empty store: two workers start on
+the same pin at once, two replicas serve what they brought in, and what upstream was asked counts.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.support import mirrors, nginx
+from benchmarks.support.coldstart import fetches_per_blob
 from benchmarks.support.load import Ask, storm
 from kgate_mirror_server.serve.settings import SendFile
 from tests.mirrorkit import served
@@ -49,7 +51,9 @@ def main() -> None:
             nginx.in_front(port_of(two), blobs, CORES) as front,
         ):
             ports = {"limit": limit, "embedded": port_of(one), "xaccel": front}
-            print(json.dumps(measure(ports, list(files))))
+            found = measure(ports, list(files))
+        found["upstream_fetches_per_blob"] = fetches_per_blob(root / "cold", CLIENTS)
+        print(json.dumps(found))
 
 
 def port_of(address: str) -> int:

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,8 +17,10 @@ from tests.repos import copy_repo, redigest
 from tests.sitekit import CONNECTED, REPO, VARIANT, Site, built_kernels
 
 if TYPE_CHECKING:
+    from kgate_mirror_server.serve.settings import ServeSettings
     from tests.objectstores import S3
 
+KGATE = str(Path(sys.executable).with_name("kgate"))
 LARGE = 12 * 1024**2  # bytes of a file that is fetched by its sha256 and uploaded in parts
 
 
@@ -32,8 +35,15 @@ def hub_of(folder: Path, *, large: int = LARGE) -> HubSimulator:
     return hub
 
 
-def scaled_site(folder: Path, hub: HubSimulator, database: str, s3: S3 | None = None) -> Site:
-    """Found a site that takes the example from a Hub, on these servers; it is locked."""
+def scaled_site(
+    folder: Path,
+    hub: HubSimulator,
+    database: str,
+    s3: S3 | None = None,
+    *,
+    stream: bool = False,
+) -> Site:
+    """Found a site that takes the example from a Hub, on these servers."""
     site = Site.found(folder, CONNECTED)
     site.pin(REPO, 1)
     text = site.config.read_text(encoding="utf-8")
@@ -41,7 +51,7 @@ def scaled_site(folder: Path, hub: HubSimulator, database: str, s3: S3 | None = 
     text = text.replace("database: sqlite:///kgate-data/kgate.db", f"database: {database}")
     if s3 is not None:
         line = next(line for line in text.splitlines() if line.startswith("store:"))
-        text = text.replace(f"{line}\n", s3.settings(folder))
+        text = text.replace(f"{line}\n", s3.settings(folder, stream=stream))
     site.config.write_text(text, encoding="utf-8")
     assert site.kgate("trust", "update") == 0
     return site
@@ -50,7 +60,7 @@ def scaled_site(folder: Path, hub: HubSimulator, database: str, s3: S3 | None = 
 def start(site: Site, *words: str) -> subprocess.Popen[str]:
     """Start a command of the command line in a process of its own."""
     return subprocess.Popen(
-        [str(Path(sys.executable).with_name("kgate")), *words, "--config", str(site.config)],
+        [KGATE, *words, "--config", str(site.config)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -64,14 +74,31 @@ def ended(process: subprocess.Popen[str], seconds: float = 120) -> tuple[int, st
 
 
 def fetches(hub: HubSimulator) -> Counter[str]:
-    """Return how often each file of a variant was fetched from upstream."""
+    """Return how often each file of a variant was fetched from upstream; resuming is no fetch."""
     return Counter(
         item.path
         for item in hub.requests
-        if item.method == "GET" and fnmatchcase(item.path, "*/resolve/*/build/*")
+        if item.method == "GET"
+        and "range" not in item.headers
+        and fnmatchcase(item.path, "*/resolve/*/build/*")
     )
 
 
 def printed(text: str) -> Any:
     """Return the JSON object that a command printed."""
     return json.loads(text)
+
+
+def replica(site: Site, folder: Path) -> ServeSettings:
+    """Return the settings of a replica that has nothing but an empty cache of its own."""
+    mirror = site.mirror()
+    settings = mirror.serve_settings()
+    mirror.close()
+    assert settings.objects is not None
+    return replace(
+        settings,
+        store=folder,
+        objects=replace(settings.objects, cache=folder),
+        kept=None,
+        poll_seconds=30.0,
+    )

@@ -144,7 +144,8 @@ def test_local_copies_stay_below_their_limit_and_the_oldest_go_first(
         store.put(digest, 1000, [data])
     old = datetime.now(UTC).timestamp() - 3600
     for age, (digest, _) in enumerate(blobs[:2]):
-        os.utime(tmp_path / digest.hex, (old + age, old + age))
+        place = store.path(digest)
+        os.utime(place, (old + age, old + age))
     again = s3.store(tmp_path, limit=2500)  # another process: it knows no order but the disk's
     again.put(blobs[2][0], 1000, [blobs[2][1]])
     assert again.local(blobs[0][0]) is None

@@ -10,6 +10,7 @@ import click
 from kgate_cli.options import config_option, json_option, now, open_mirror
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from kgate_cli.output import Output
@@ -57,9 +58,24 @@ def command(
         run(
             settings,
             refresh=None if no_refresh else partial(_refresh, mirror),
+            started=_schedule(mirror, config_path),
             repair=partial(_repair, config_path) if scrub and scrub.repair else None,
         )
     return 0
+
+
+def _schedule(mirror: Mirror, config_path: Path) -> Callable[[], None] | None:
+    """Return what starts the scheduled sync; None if there is none, or workers do it."""
+    from kgate_cli.scheduling import start_schedule, sync_command
+
+    every = mirror.config.sync.every
+    if every is None or not mirror.config.database.startswith("sqlite"):
+        return None
+
+    def begin() -> None:
+        start_schedule(sync_command(config_path), every.total_seconds())
+
+    return begin
 
 
 def _published(mirror: Mirror, output: Output) -> list[int]:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final, NoReturn
 import structlog
 
 from kgate_core.digest import Digest
-from kgate_core.errors import Conflict, IntegrityError, KgateError, NotFound
+from kgate_core.errors import Conflict, IntegrityError, KgateError, NotFound, UpstreamError
 from kgate_mirror_server.store.objects import ObjectStore, hashed
 
 if TYPE_CHECKING:
@@ -107,7 +107,10 @@ class BlobGuard:
 
     def look(self, digest: Digest, size: int) -> str | None:
         """Say what is wrong with a blob as far as its file's status tells; None if nothing."""
-        mark = self._now(digest)
+        try:
+            mark = self._now(digest)
+        except UpstreamError:
+            return None  # nothing is known against it; whoever asks for its bytes hears more
         if mark is None:
             self._bad[digest] = None
             return f"the blob {digest} is missing"
@@ -122,9 +125,12 @@ class BlobGuard:
     def changed(self) -> bool:
         """Return whether `check` found a new bad blob, or a bad one looks different now."""
         news, self._news = self._news, False
-        return news or any(
-            self._now(digest) != before for digest, before in list(self._bad.items())
-        )
+        try:
+            return news or any(
+                self._now(digest) != before for digest, before in list(self._bad.items())
+            )
+        except UpstreamError:
+            return news
 
     def distrust(self, digest: Digest) -> None:
         """Forget that a blob was good, because somebody who read it says otherwise."""

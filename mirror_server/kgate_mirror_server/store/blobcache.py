@@ -44,7 +44,7 @@ class BlobCache:
 
     def find(self, digest: Digest) -> Path | None:
         """Return a copy's file, or None."""
-        path = self._root / digest.hex
+        path = self._place(digest.hex)
         if not path.is_file():
             return None
         self._used[digest.hex] = time.time()
@@ -76,7 +76,7 @@ class BlobCache:
     def drop(self, digest: Digest) -> None:
         """Remove a copy if there is one."""
         with _translated(self._root):
-            (self._root / digest.hex).unlink(missing_ok=True)
+            self._place(digest.hex).unlink(missing_ok=True)
 
     def sweep(self, *, older_than: float) -> int:
         """Remove temporary files that are so many seconds old; returns how many."""
@@ -89,8 +89,9 @@ class BlobCache:
         return removed
 
     def _enter(self, digest: Digest, part: Path) -> Path:
-        target = self._root / digest.hex
+        target = self._place(digest.hex)
         with _translated(self._root):
+            target.parent.mkdir(parents=True, exist_ok=True)
             part.replace(target)
         self._used[digest.hex] = time.time()
         self._shrink(keep=digest.hex)
@@ -99,21 +100,25 @@ class BlobCache:
     def _shrink(self, keep: str) -> None:
         with self._guard, _translated(self._root):
             found = []
-            for entry in os.scandir(self._root):
+            for path in (self._root / "blobs").glob("sha256/*/*"):
                 with suppress(FileNotFoundError):
-                    seen = entry.stat()
-                    if entry.is_file() and entry.name != keep:
-                        used = max(seen.st_mtime, self._used.get(entry.name, 0.0))
-                        found.append((used, seen.st_mtime, seen.st_size, entry.name))
+                    seen = path.stat()
+                    if path.name != keep:
+                        used = max(seen.st_mtime, self._used.get(path.name, 0.0))
+                        found.append((used, seen.st_mtime, seen.st_size, path.name))
             total = sum(size for *_, size, _ in found)
-            total += (self._root / keep).stat().st_size
+            total += self._place(keep).stat().st_size
             for _, made, size, name in sorted(found):
                 if total <= self._limit:
                     return
                 if time.time() - made >= YOUNG:
-                    (self._root / name).unlink(missing_ok=True)
+                    self._place(name).unlink(missing_ok=True)
                     self._used.pop(name, None)
                     total -= size
+
+    def _place(self, name: str) -> Path:
+        # As in a store's folder: nginx finds both alike.
+        return self._root / "blobs" / "sha256" / name[:2] / name
 
     @contextmanager
     def _alone(self, digest: Digest) -> Iterator[None]:
