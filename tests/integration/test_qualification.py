@@ -30,6 +30,19 @@ STRICT = """\
 lanes:
   proven: {policy: policy/proven.yaml}
 """
+SMALL = {
+    "schema": "kgate.dev/qualification-cases/v1",
+    "name": "small",
+    "cases": [
+        {
+            "function": "gelu_and_mul",
+            "reference": "gelu_and_mul",
+            "call": ["out", "x"],
+            "shapes": [{"x": [4, 256], "out": [4, 128]}],
+            "dtypes": ["float32"],
+        }
+    ],
+}
 PROVEN = """\
 apiVersion: kgate.dev/v1
 kind: Policy
@@ -162,3 +175,40 @@ def test_a_token_that_may_submits_and_its_name_is_what_counts(site: Site) -> Non
         digest = publication.variants[0].evidence[EvidenceKind.QUALIFICATION]
         kept = json.loads(mirror.room.read(digest))
     assert kept["submitter"] == {"name": "gpu-lab", "said": "somebody else"}
+
+
+def test_a_pods_machine_tries_what_the_gate_let_through_and_submits_it(
+    site: Site,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    site.pin(f"repo: {REPO}, version: 1")  # into a lane that does not ask
+    assert denied(site)[1] == set()
+    with site.mirror() as mirror:
+        tokens = SqlTokens(mirror.catalog.engine)
+        token, _ = tokens.create("lab", ["*/*"], (), now=now(), expires_at=None, may=["qualify"])
+        settings = mirror.serve_settings()
+    file = tmp_path / "cases.json"
+    file.write_text(json.dumps(SMALL), encoding="utf-8")
+    with served(settings) as url:
+        for name, value in {
+            "HF_ENDPOINT": url,
+            "HF_HOME": str(tmp_path / "hf"),
+            "HF_TOKEN": token,
+            "KGATE_TRUST_ROOT": str(site.folder / "trust" / "root.json"),
+        }.items():
+            monkeypatch.setenv(name, value)
+        words = ["qualify", f"{REPO}@v1", "--cases", str(file), "--no-speed", "--submit", url]
+        code = main([*words, "--json"])
+        shown = json.loads(capsys.readouterr().out)
+    assert code == 0, shown
+    assert shown["submittedAs"] == "lab"
+    kernel = shown["result"]["kernel"]
+    assert (kernel["repo"], kernel["variant"], kernel["verified"]) == (REPO, "torch-cpu", True)
+    site.sync()
+    with site.mirror() as mirror:
+        (publication,) = mirror.catalog.publications()
+        digest = publication.variants[0].evidence[EvidenceKind.QUALIFICATION]
+        kept = json.loads(mirror.room.read(digest))
+    assert kept["host"] == shown["result"]["host"]

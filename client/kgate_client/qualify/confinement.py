@@ -40,6 +40,8 @@ SYSTEM: Final = (
     "/etc/ld.so.conf", "/etc/ld.so.conf.d", "/etc/alternatives", "/etc/localtime", "/opt/rocm",
 )  # fmt: skip
 """What Python, compilers and GPU drivers read."""
+SIGNALLED: Final = 128
+"""Exit codes above it name the signal that ended a process."""
 MAX_FILE_BYTES: Final = 8 * 1024**3  # of one file that a kernel's compiler writes
 
 
@@ -88,7 +90,8 @@ def _hide(libc: ctypes.CDLL) -> bool:
     child = os.fork()
     if child:
         _, status = os.waitpid(child, 0)
-        os._exit(os.waitstatus_to_exitcode(status) & 0xFF)
+        code = os.waitstatus_to_exitcode(status)
+        os._exit(code if code >= 0 else SIGNALLED - code)  # as shells say it
     libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     return True
 

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from kgate_client.qualify.confinement import SIGNALLED
 from kgate_client.qualify.wire import Wire
 from kgate_core.errors import KgateError, UpstreamError
 
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 
 START_SECONDS: Final = 300.0  # for importing torch and the kernel, its first compilation included
 _SEALS: Final = 0x0002 | 0x0004 | 0x0001  # F_SEAL_SHRINK, F_SEAL_GROW, F_SEAL_SEAL
-_SIGNALLED: Final = 128  # exit codes above it name a signal
 _MAX_WHY: Final = 400  # characters
 
 
@@ -166,7 +166,7 @@ class Worker:
         except subprocess.TimeoutExpired:
             self.close()
             return "it hung up"
-        number = -code if code < 0 else code - _SIGNALLED
+        number = -code if code < 0 else code - SIGNALLED
         with contextlib.suppress(ValueError):
             return f"it crashed ({signal.Signals(number).name})"
         return f"it ended with code {code}"
