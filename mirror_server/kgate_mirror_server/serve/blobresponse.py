@@ -96,7 +96,11 @@ class BlobSender:
             return 200
         try:
             data, path = await self._fetch(file)
-        except (IntegrityError, NotFound, UpstreamError):
+        except UpstreamError:
+            return await _send(
+                error(503, "the store of this mirror does not answer now"), request, send
+            )
+        except (IntegrityError, NotFound):
             # Not a 404: clients remember those. The variant leaves the next snapshot.
             return await _send(
                 error(503, "this file is damaged on the mirror and is not served"), request, send
