@@ -6,7 +6,8 @@ newer kgate wrote is refused.
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+import os
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -43,6 +44,7 @@ def open_engine(url: str) -> Engine:
             options["poolclass"] = StaticPool  # one connection, or each would be a new database
         else:
             _make_folder(Path(str(parsed.database)))
+            _make_file(Path(str(parsed.database)))
     else:
         options["pool_pre_ping"] = True
         options["connect_args"] = {"connect_timeout": CONNECT_TIMEOUT}
@@ -115,6 +117,13 @@ def is_missing(url: str) -> bool:
     if parsed.get_backend_name() != "sqlite" or parsed.database in {None, "", ":memory:"}:
         return False
     return not Path(str(parsed.database)).exists()
+
+
+def _make_file(path: Path) -> None:
+    # SQLite lets nobody but the owner write to a database that it creates, whatever the umask:
+    # two users of one group could not share it. Its journals take the database's own mode.
+    with suppress(OSError):  # SQLite itself says what is wrong with a path
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666))
 
 
 def _make_folder(path: Path) -> None:
