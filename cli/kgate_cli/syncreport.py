@@ -6,6 +6,7 @@ import json
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
+from kgate_cli.commands.ls import contested_in, say_contested
 from kgate_cli.output import size
 from kgate_core.clock import write_time
 from kgate_core.evidence import Severity
@@ -127,7 +128,9 @@ def _glass_json(item: Request) -> dict[str, object]:
 
 def _render_models(output: Output, result: SyncResult) -> None:
     for model in result.models.models:
-        word = "approved, signed" if model.decision.allowed else "denied"
+        word = "denied"
+        if model.decision.allowed:
+            word = "approved, signed" if model.served else "approved, to be signed"
         output.say(f"model {model.pin} in lane {model.lane}: {word}")
         for reason in (*model.decision.denials, *model.decision.warnings):
             output.say(f"  {reason.outcome}: {reason.rule}: {reason.seen}")
@@ -177,6 +180,7 @@ def render(output: Output, mirror: Mirror, result: SyncResult, now: datetime) ->
         f"answer; {size(result.fetched_bytes)} fetched."
     )
     _render_unsigned(output, result)
+    _render_contested(output, mirror, result)
 
 
 def _render_glass(output: Output, result: SyncResult) -> None:
@@ -191,9 +195,25 @@ def _render_glass(output: Output, result: SyncResult) -> None:
         output.note("  → look at it again, and ask anew: kgate break-glass ask")
 
 
+def _render_contested(output: Output, mirror: Mirror, result: SyncResult) -> None:
+    doubted = {
+        (kernel.pin.ref, kernel.lane)
+        for kernel in result.kernels
+        if not all(item.allowed for item in kernel.variants)
+    }
+    if doubted:
+        denials = mirror.catalog.denials()
+        for ref, lane in sorted(doubted, key=str):
+            published = mirror.catalog.publications_of(ref, lane)
+            say_contested(output, contested_in(mirror, published, denials))
+
+
 def _render_unsigned(output: Output, result: SyncResult) -> None:
     unsigned = [kernel for kernel in result.kernels if not kernel.served]
-    if any(item.allowed for kernel in unsigned for item in kernel.variants):
+    models = [model for model in result.models.models if not model.served]
+    if any(item.allowed for kernel in unsigned for item in kernel.variants) or any(
+        model.decision.allowed for model in models
+    ):
         output.say("  → publish what was approved where the keys are: kgate sign")
 
 

@@ -40,7 +40,7 @@ def command(config_path: Path, output: Output) -> int:
             result = sign(mirror, lock, now(), tell=tell)
         if complaint := mirror.announce(sync_events(result, now()), now()):
             output.note(complaint)
-        errors = [failure.error for failure in result.failures]
+        errors = [failure.error for failure in result.failed]
         code = exits.worst(errors, refused=bool(result.denied))
         output.result("sign", to_json(mirror, result, now()), ok=code == exits.YES)
         render(output, mirror, result, now())

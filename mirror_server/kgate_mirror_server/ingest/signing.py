@@ -31,6 +31,7 @@ from kgate_mirror_server.ingest.sync import (
     done_before,
     refresh_trust,
 )
+from kgate_mirror_server.models.intake import sign_models
 from kgate_mirror_server.ports import EvidenceKind, IntakeState
 from kgate_mirror_server.trust.approvals import waiting
 from kgate_mirror_server.trust.breakglass import lasting
@@ -68,6 +69,7 @@ def sign(mirror: Mirror, lock: Lock, now: datetime, *, tell: Callable[[str], Non
             result.failures.append(Failure(pin, exc))
             continue
         result.kernels.append(done)
+    result.models = sign_models(mirror, now, tell)
     result.closed = keep_open(mirror, now)
     if record(mirror, now):
         refresh_trust(mirror, now)

@@ -190,8 +190,8 @@ def sync(
             continue
         result.kernels.append(done)
     standings.write()
+    result.models = admit_models(mirror, now, source.progress, tell, sign=sign)
     if sign:
-        result.models = admit_models(mirror, now, source.progress, tell)
         result.closed = keep_open(mirror, now)
     result.fetched_bytes = source.all_fetched + result.models.fetched_bytes
     if sign and record(mirror, now):

@@ -19,18 +19,14 @@ from kgate_core.evidence import Decision
 from kgate_core.kernel import WHOLE, KernelId, RepoType, Revision
 from kgate_mirror_server.ingest.evidence import Imported
 from kgate_mirror_server.ingest.fetch import describe_files, fetch_large
-from kgate_mirror_server.ingest.served import mint
+from kgate_mirror_server.models.publishing import publish_model, published_models
 from kgate_mirror_server.models.rules import is_strict, judge
 from kgate_mirror_server.ports import (
     Denial,
     EvidenceKind,
     IntakeState,
-    Publication,
-    PublishedVariant,
 )
 from kgate_mirror_server.serve.modelrules import CONFIGS, MAX_CONFIG
-from kgate_mirror_server.trust.approvals import kept_approvals
-from kgate_mirror_server.upkeep.shelf import publish
 from kgate_mirror_server.upstream import open_models
 
 if TYPE_CHECKING:
@@ -86,9 +82,17 @@ class _Listed:
 
 
 def admit_models(
-    mirror: Mirror, now: datetime, progress: Progress, tell: Callable[[str], None]
+    mirror: Mirror,
+    now: datetime,
+    progress: Progress,
+    tell: Callable[[str], None],
+    *,
+    sign: bool = True,
 ) -> ModelsResult:
-    """Admit every model pin; one that fails does not stop the others."""
+    """Admit every model pin; one that fails does not stop the others.
+
+    Without `sign`, no key is opened and nothing is published: `sign_models` does that later.
+    """
     result = ModelsResult()
     models = mirror.config.models
     if models is None or not models.mirror:
@@ -103,13 +107,59 @@ def admit_models(
                 upstream = open_models(
                     mirror.config, mirror.config.upstream_of(pin), mirror.environment
                 )
-                done, fetched = _admit(mirror, models, upstream, pin, lane, now, progress)
+                done, fetched = _admit(mirror, models, upstream, pin, lane, now, progress, sign)
                 result.fetched_bytes += fetched
         except KgateError as exc:
             result.failures.append(ModelFailure(pin, exc))
         else:
             result.models.append(done)
     return result
+
+
+def sign_models(mirror: Mirror, now: datetime, tell: Callable[[str], None]) -> ModelsResult:
+    """Publish every model pin whose files are stored, decided anew; reaches no upstream.
+
+    A pin that was not brought in yet is a failure of that pin only.
+    """
+    result = ModelsResult()
+    models = mirror.config.models
+    if models is None or not models.mirror:
+        return result
+    for pin in models.mirror:
+        lane = mirror.config.lane_of(pin)
+        origin = mirror.config.upstream_of(pin).identity
+        try:
+            done = _done_before(mirror, models, origin, pin, lane, now)
+            if done is None:
+                tell(f"signing model {pin}")
+                done = _sign_stored(mirror, models, origin, pin, lane, now)
+        except KgateError as exc:
+            result.failures.append(ModelFailure(pin, exc))
+        else:
+            result.models.append(done)
+    return result
+
+
+def _sign_stored(
+    mirror: Mirror, models: Models, origin: str, pin: ModelPin, lane: str, now: datetime
+) -> ModelResult:
+    kernel = KernelId(origin, RepoType.MODEL, pin.ref, Revision(pin.revision), WHOLE)
+    found = dict(mirror.room.found(kernel, lane) or {})
+    if not {EvidenceKind.IMPORT, EvidenceKind.MANIFEST} <= found.keys() or (
+        mirror.room.imported(found).pin != pin.wanted
+    ):
+        raise NotFound(
+            f"{pin}: what it asks for is not stored",
+            hint="bring it in first: `kgate sync --no-sign`, as the user that may fetch",
+        )
+    files, manifest = mirror.room.imported(found).files, found[EvidenceKind.MANIFEST]
+    decision = _decide(mirror, models, pin, lane, files, now)
+    if not decision.allowed:
+        mirror.catalog.deny(_denial(kernel, lane, manifest, decision, now))
+        return ModelResult(pin, lane, decision, manifest, None, fresh=True)
+    found[EvidenceKind.DECISION] = mirror.room.keep(strictjson.dumps(decision.to_json()))
+    served = publish_model(mirror, kernel, lane, files, found, now)
+    return ModelResult(pin, lane, decision, manifest, served, fresh=True)
 
 
 def _admit(
@@ -120,6 +170,7 @@ def _admit(
     lane: str,
     now: datetime,
     progress: Progress,
+    sign: bool,  # noqa: FBT001  # private
 ) -> tuple[ModelResult, int]:
     commit = Revision(pin.revision)
     kernel = KernelId(upstream.origin, RepoType.MODEL, pin.ref, commit, WHOLE)
@@ -142,7 +193,11 @@ def _admit(
         return ModelResult(pin, lane, decision, manifest.digest, None, fresh=True), fetched
     # 3. The weights, each checked by its sha256 while it is stored.
     fetched += fetch_large(upstream, mirror.store, pin.ref, commit, listed, progress)
-    served = _publish(mirror, kernel, pin, lane, listed, decision, now)
+    found = _found(mirror, kernel, pin, listed, decision, now)
+    if not sign:
+        mirror.room.remember(kernel, lane, manifest.digest, found, IntakeState.DECIDED, now)
+        return ModelResult(pin, lane, decision, manifest.digest, None, fresh=True), fetched
+    served = publish_model(mirror, kernel, lane, files, found, now)
     return ModelResult(pin, lane, decision, manifest.digest, served, fresh=True), fetched
 
 
@@ -170,19 +225,15 @@ def _read(mirror: Mirror, file: ServedFile) -> bytes | None:
     return mirror.room.read(file.digest)
 
 
-def _publish(
+def _found(
     mirror: Mirror,
     kernel: KernelId,
     pin: ModelPin,
-    lane: str,
     listed: _Listed,
     decision: Decision,
     now: datetime,
-) -> Revision:
-    """Sign the model for its lane and publish it in one transaction."""
-    manifest = listed.manifest.digest
-    served = _served_revision(mirror, kernel, lane, manifest)
-    kernel = replace(kernel, revision=served)
+) -> dict[EvidenceKind, Digest]:
+    """Keep what was found about a model and return its digests."""
     room = mirror.room
     imported = Imported(
         origin=kernel.origin,
@@ -195,55 +246,12 @@ def _publish(
         fetched_at=now,
         signature={"status": "not-checked", "detail": "publishers do not sign models yet"},
     )
-    found: dict[EvidenceKind, Digest] = {
+    return {
         EvidenceKind.MANIFEST: room.keep(listed.manifest.canonical),
         EvidenceKind.METADATA: room.keep(b"{}"),
         EvidenceKind.IMPORT: room.keep(strictjson.dumps(imported.to_json())),
         EvidenceKind.DECISION: room.keep(strictjson.dumps(decision.to_json())),
     }
-    room.remember(kernel, lane, manifest, found, IntakeState.DECIDED, now)
-    approvals = kept_approvals(mirror, kernel, lane, manifest, now)
-    signed = mirror.attestor.attest(kernel, lane, manifest, now)
-    vsa, *others = (room.keep(bundle) for bundle in signed.bundles)
-    variant = PublishedVariant(WHOLE, manifest, listed.files, (vsa, *approvals, *others), found)
-    publish(
-        mirror,
-        Publication(
-            kernel.origin,
-            RepoType.MODEL,
-            kernel.repo,
-            served,
-            Revision(pin.revision),
-            None,
-            lane,
-            (variant,),
-            now,
-        ),
-    )
-    return served
-
-
-def _served_revision(mirror: Mirror, kernel: KernelId, lane: str, manifest: Digest) -> Revision:
-    """Return the commit itself if it is free, else one minted for these files: never widened."""
-    taken = False
-    for item in _published(mirror, kernel, lane):
-        if item.upstream == kernel.revision and _manifest_of(item) == manifest:
-            return item.served
-        taken = taken or item.served == kernel.revision
-    return mint(kernel.revision, {WHOLE: manifest}) if taken else kernel.revision
-
-
-def _published(mirror: Mirror, kernel: KernelId, lane: str) -> list[Publication]:
-    place = (RepoType.MODEL, kernel.repo, lane)
-    return [
-        item
-        for item in mirror.catalog.publications()
-        if (item.repo_type, item.repo, item.lane) == place
-    ]
-
-
-def _manifest_of(item: Publication) -> Digest | None:
-    return next((variant.manifest for variant in item.variants), None)
 
 
 def _done_before(
@@ -251,7 +259,7 @@ def _done_before(
 ) -> ModelResult | None:
     """Return the former result of a pin if the same rules say the same today, else None."""
     kernel = KernelId(origin, RepoType.MODEL, pin.ref, Revision(pin.revision), WHOLE)
-    for item in _published(mirror, kernel, lane):
+    for item in published_models(mirror, kernel, lane):
         if (item.upstream, item.origin) != (kernel.revision, origin):
             continue
         found = mirror.room.found(replace(kernel, revision=item.served), lane)
