@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from kgate_core.clock import write_time
 from kgate_core.kernel import RepoType
+from kgate_mirror_server.inventory import means
 from kgate_mirror_server.serve.lookup import parse_ref
 from kgate_mirror_server.serve.podapi import told, withheld_from
 from kgate_mirror_server.serve.wire import Answer, error, json_answer
@@ -50,6 +51,7 @@ def kernel_page(request: Request, org: str, name: str, visible: Visible) -> Answ
 
 def _document(ref: KernelRef, visible: Visible) -> dict[str, Any]:
     repo = visible.repo(ref, RepoType.KERNEL) or visible.repo(ref, RepoType.MODEL)
+    denials = told(visible, str(ref))
     published = []
     if repo is not None:
         for view in repo.revisions.values():
@@ -66,16 +68,23 @@ def _document(ref: KernelRef, visible: Visible) -> dict[str, Any]:
                     "size": sum(file.size for file in variant.item.files),
                     "publishedAt": write_time(view.published_at),
                     "validUntil": write_time(variant.proof.valid_until),
+                    "deniedSince": [
+                        _denied(denial)
+                        for denial in denials
+                        if denial.repo_type is repo.repo_type
+                        and denial.variant == variant.item.variant
+                        and denial.denied_at >= view.published_at
+                        and means(denial, view.upstream, variant.item.manifest)
+                    ],
                 }
                 for variant in view.variants.values()
             ]
-    denials = [_denied(denial) for denial in told(visible, str(ref))]
     return {
         "schema": SCHEMA,
         "repo": str(ref),
         "lane": visible.name,
         "published": published,
-        "denied": denials,
+        "denied": [_denied(denial) for denial in denials],
         "withheld": [
             {
                 "type": str(item.repo_type),
@@ -103,7 +112,7 @@ def _denied(denial: Denial) -> dict[str, Any]:
 def _html(ref: KernelRef, document: dict[str, Any]) -> str:
     rows = [
         _row(
-            (f"{item['variant']}", "yes", "published"),
+            (item["variant"], *_state(item["deniedSince"])),
             f"{', '.join(item['versions']) or 'by commit'} · {item['revision']}",
             f"{item['manifest']} · {item['size']} bytes · counts until {item['validUntil']}",
         )
@@ -137,6 +146,12 @@ def _html(ref: KernelRef, document: dict[str, Any]) -> str:
         "<table><tr><th>Variant<th>State<th>Version and commit<th>Details</tr>"
         f"{''.join(rows)}</table>"
     )
+
+
+def _state(denied_since: list[dict[str, Any]]) -> tuple[str, str]:
+    if not denied_since:
+        return "yes", "published"
+    return "no", "published, but denied by today's policy: served until it is revoked"
 
 
 def _row(state: tuple[str, str, str], where: str, details: str) -> str:
