@@ -22,7 +22,10 @@ RSS_LIMIT_MB: Final = 1024
 MAX_INPUT: Final = 16 * 1024  # bytes; larger files only repeat structures
 ONE_INPUT_SECONDS: Final = 5
 GRACE_SECONDS: Final = 60
-NAMES: Final = ("elf", "cuda", "amd", "sycl", "hidden", "host", "python", "metadata", "kind")
+NAMES: Final = (
+    *("elf", "cuda", "amd", "sycl", "hidden", "metal"),
+    *("host", "python", "metadata", "cache", "kind"),
+)
 _COUNTED = re.compile(rb"stat::(\w+):\s+(\d+)")
 _COVERAGE = re.compile(rb"cov: (\d+) ft: (\d+) corp: (\d+)")
 

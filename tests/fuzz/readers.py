@@ -7,9 +7,12 @@ own is a finding (tests/threats/test_t22.py).
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from kgate_core.kernel import Variant
+from kgate_scanner.cacherecords import read_record
+from kgate_scanner.caches import check_caches, find_caches
+from kgate_scanner.device.metallib import read_metallib
 from kgate_scanner.dynamic import check_views, read_dynamic
 from kgate_scanner.elf import Elf
 from kgate_scanner.files import identify
@@ -59,6 +62,22 @@ def read_kind(data: bytes) -> None:
         assert identify(memoryview(data), name).kind
 
 
+def read_cache(data: bytes) -> None:
+    """Read the records of a compile cache, and hold one against a code object."""
+    image = {"kind": "cubin", "target": "sm_90", "kernels": [{"name": "scale"}]}
+    files: dict[str, Any] = {"k/a.cubin": {"kind": "device-code", "device": {"images": [image]}}}
+    for name in ("k/a.json", "k/__grp__a.json", "k/a.best_config"):
+        if record := read_record(memoryview(data), name):
+            files[name] = {"kind": "text", "record": record}
+    json.dumps(clean([find_caches(files), [item.to_json() for item in check_caches(files)]]))
+
+
+def read_metal(data: bytes) -> None:
+    """Read a Metal library."""
+    for kernel in read_metallib(memoryview(data)).kernels:
+        assert len(kernel.name) <= len(data)
+
+
 _SOURCE: Final = b"""import os, subprocess
 from ctypes import CDLL as load
 import triton
@@ -87,6 +106,16 @@ _DOCUMENT: Final = json.dumps(
     }
 ).encode()
 
+_RECORDS: Final = (
+    b'{"target": {"backend": "cuda", "arch": 80}, "name": "add", "num_warps": 4, "shared": 0}',
+    b'{"child_paths": {"a.cubin": "/x/k/a.cubin", "b": "../b"}}',
+    b'{"key": {"fields": {"hardware": "x", "backend": "triton"}}, "config": "{}"}',
+)
+_METAL: Final = (
+    b"MTLB" + bytes(12) + (200).to_bytes(8, "little") + (88).to_bytes(8, "little") + bytes(56)
+    + b"\x01\0\0\0\x1b\0\0\0NAME\x02\0a\0TYPE\x01\0\x02ENDT" + bytes(80),
+)  # fmt: skip
+
 READERS: Final = {
     "elf": Reader(fuzz_elf.read_everything, fuzz_elf.SEEDS),
     "cuda": Reader(fuzz_fatbin.scan_cuda, fuzz_fatbin.SEEDS),
@@ -96,5 +125,7 @@ READERS: Final = {
     "host": Reader(read_host_views, fuzz_elf.SEEDS),
     "python": Reader(read_source, (_SOURCE,)),
     "metadata": Reader(read_document, (_DOCUMENT,)),
+    "cache": Reader(read_cache, _RECORDS),
+    "metal": Reader(read_metal, _METAL),
     "kind": Reader(read_kind, (*fuzz_elf.SEEDS, *fuzz_hidden.SEEDS, _SOURCE, _DOCUMENT)),
 }

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from kgate_scanner import isolate
+from kgate_scanner import isolate, scan
 from kgate_scanner.isolate import Inspected, ParserProcess, ScanLimits, open_descriptor
 from tests.scankit import build_library, rules_of, scan_bytes
 
@@ -164,3 +164,25 @@ def test_a_library_behind_any_name_is_read() -> None:
     report = scan_bytes({"a.py": b"x = 1\n", "notes.txt": build_library()})
     assert report.files["notes.txt"]["host"]["machine"] == "x86_64"
     assert report.complete
+
+
+def test_large_scans_are_shared_by_two_children_and_report_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    files = {f"{number}.py": b"x = eval('1')\n" * (number + 1) for number in range(6)}
+    alone = scan_bytes(files)
+    started: list[int] = []
+    enter = ParserProcess.__enter__
+
+    def counted(process: ParserProcess) -> ParserProcess:
+        started.append(1)
+        return enter(process)
+
+    monkeypatch.setattr(ParserProcess, "__enter__", counted)
+    monkeypatch.setattr(scan, "_WORTH_TWO", 0)
+    monkeypatch.setattr(scan, "_processors", lambda: 2)
+    assert scan_bytes(files).to_bytes() == alone.to_bytes()
+    assert len(started) == 2
+    monkeypatch.setattr(scan, "_processors", lambda: 1)
+    assert scan_bytes(files).to_bytes() == alone.to_bytes()
+    assert len(started) == 3
