@@ -90,9 +90,17 @@ class Output:
 
         A bar on a terminal, plain lines elsewhere, silence with --json.
         """
+        with self.counting(title, total) as (count, tell, _expect):
+            yield count, tell
+
+    @contextmanager
+    def counting(
+        self, title: str, total: int | None = None
+    ) -> Iterator[tuple[Callable[[int], None], Callable[[str], None], Callable[[int], None]]]:
+        """Do as `progress`, and also give a function that tells how many bytes it will be."""
         console = Console(stderr=True, highlight=False)
         if self.as_json or not console.is_terminal:
-            yield (lambda _count: None), self.note
+            yield (lambda _count: None), self.note, (lambda _total: None)
             return
         columns = (
             SpinnerColumn(),
@@ -107,6 +115,7 @@ class Output:
             yield (
                 lambda count: bar.advance(task, count),
                 lambda text: bar.update(task, description=text),
+                lambda size: bar.update(task, total=size),
             )
 
 

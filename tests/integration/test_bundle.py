@@ -553,3 +553,27 @@ def test_a_newer_format_is_refused_with_the_advice_to_upgrade(world: World) -> N
 def _document(disc: Path) -> BundleDocument:
     sealed = Sealed.parse(next(disc.glob("*.json")).read_bytes(), BUNDLE)
     return BundleDocument.from_json(sealed.document)
+
+
+def test_an_import_says_beforehand_how_many_bytes_it_will_take(world: World) -> None:
+    from kgate_mirror_server.bundle.importing import import_bundle
+
+    world.export(part_size=1_000_000)
+    for held in (False, True):
+        counted: list[int] = []
+        expected: list[int] = []
+        mirror = world.island.mirror()
+        try:
+            done = import_bundle(
+                mirror,
+                [world.disc],
+                time_now(),
+                progress=counted.append,
+                tell=lambda _text: None,
+                expect=expected.append,
+            )
+        finally:
+            mirror.close()
+        assert done.received.complete
+        assert expected == [sum(counted)]
+        assert (expected == [0]) is held

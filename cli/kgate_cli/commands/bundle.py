@@ -192,8 +192,10 @@ def import_command(
     with open_mirror(config_path, acts=True) as mirror:
         if sender_root is not None:
             pin_sender(mirror.config.path(mirror.config.trust), sender_root.read_bytes())
-        with output.progress("import") as (count, tell):
-            done = import_bundle(mirror, places, now(), lane=lane, progress=count, tell=tell)
+        with output.counting("import") as (count, tell, expect):
+            done = import_bundle(
+                mirror, places, now(), lane=lane, progress=count, tell=tell, expect=expect
+            )
         path = None if done.receipt is None else _write_receipt(mirror, done.receipt, receipt_dir)
     errors = [failure.error for failure in done.result.failures]
     incomplete = done.receipt is None or bool(done.refused) or bool(done.result.denied)

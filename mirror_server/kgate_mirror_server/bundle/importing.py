@@ -17,7 +17,7 @@ from kgate_mirror_server.bundle.contents import LeftOut, check_attestations
 from kgate_mirror_server.bundle.document import BundleDocument
 from kgate_mirror_server.bundle.parts import choose_bundle, find_parts, locate, read_head
 from kgate_mirror_server.bundle.receipts import Receipt
-from kgate_mirror_server.bundle.receiving import Received, receive
+from kgate_mirror_server.bundle.receiving import Received, bytes_to_take, receive
 from kgate_mirror_server.bundle.revoking import Revocations, take_revocations
 from kgate_mirror_server.bundle.senders import Opened, Seen, open_bundle, senders, with_held
 from kgate_mirror_server.bundle.upstream import StoredBytes
@@ -68,10 +68,12 @@ def import_bundle(
     lane: str | None = None,
     progress: Progress,
     tell: Callable[[str], None],
+    expect: Callable[[int], None] | None = None,
 ) -> Imported:
     """Take in the parts in these folders; raises TrustError, Conflict, InvalidInput, NotFound.
 
-    `lane` puts everything into one lane of this site instead of the sender's lane of that name.
+    `lane` puts everything into one lane of this site instead of the sender's lane of that name,
+    `expect` hears how many bytes `progress` will count, once that is known.
     """
     # 1. Which bundle, by whom, not older than what was taken before.
     found = find_parts(places)
@@ -84,6 +86,8 @@ def import_bundle(
     # 3. Every byte into the store, verified while it is written.
     staging = DiskStore(local_folder(mirror.config) / INCOMING)
     located = locate(found, chosen, document)
+    if expect is not None:
+        expect(bytes_to_take(mirror.store, document, located))
     received = receive(mirror.store, staging, document, len(chosen.raw), located, progress, tell)
     outcome = Imported(opened, received, revocations)
     if not received.complete:

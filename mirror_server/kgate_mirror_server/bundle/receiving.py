@@ -94,6 +94,14 @@ class _Run:
             yield chunk
 
 
+def bytes_to_take(store: BlobStore, document: BundleDocument, located: Sequence[Located]) -> int:
+    """Return how many bytes of these parts the store does not hold yet."""
+    numbers = {part.number for part in located if part.number is not None}
+    entries = [entry for number in numbers for entry in document.parts[number]]
+    held = {blob for blob in {entry.blob for entry in entries} if store.has(blob)}
+    return sum(entry.size for entry in entries if entry.blob not in held)
+
+
 def receive(
     store: BlobStore,
     staging: DiskStore,
