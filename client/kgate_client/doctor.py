@@ -24,6 +24,8 @@ from kgate_client.hubcache import cached_variants, hub_folder
 from kgate_client.process import build
 from kgate_core.clock import write_time
 from kgate_core.errors import KgateError
+from kgate_core.trust import Mode
+from kgate_core.tuf import Root
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -174,6 +176,9 @@ def _site_folders() -> tuple[str, ...]:
 def _check_root(pod: Pod, *, needed: bool) -> Check:
     path = pod.config.trust_root
     if path is None:
+        if pod.mode() is Mode.OBSERVE:
+            said = "none is pinned: mode observe loads every kernel unchecked"
+            return Check("trust root", Status.NOTE, said, "set KGATE_TRUST_ROOT before you enforce")
         status = Status.PROBLEM if needed else Status.NOTE
         return Check(
             "trust root",
@@ -188,12 +193,28 @@ def _check_root(pod: Pod, *, needed: bool) -> Check:
             f"{path} cannot be read",
             "check the path and the mount of KGATE_TRUST_ROOT",
         )
+    if problem := _root_problem(path):
+        return Check(
+            "trust root",
+            Status.PROBLEM,
+            f"{path} is no trust root: {problem}",
+            "name the root.json that your mirror's operator gave you (trust/root.json of the site)",
+        )
     return Check("trust root", Status.OK, f"pinned from {path}")
 
 
+def _root_problem(path: Path) -> str:
+    try:
+        Root.pinned(path.read_bytes())
+    except (KgateError, OSError) as exc:
+        return str(exc)
+    return ""
+
+
 def _check_trust(pod: Pod) -> Check | None:
-    if not pod.keeper.pinned:
-        return None
+    path = pod.config.trust_root
+    if path is None or not pod.keeper.pinned or _root_problem(path):
+        return None  # said by the check before
     now = datetime.now(UTC)
     try:
         trusted = pod.keeper.current(now)
@@ -228,9 +249,8 @@ def _check_mode(pod: Pod) -> Check:
     if pod.config.problems:
         return Check("mode", Status.NOTE, f"{said}; {'; '.join(pod.config.problems)}")
     if wanted is not None and wanted is not mode:
-        return Check(
-            "mode", Status.NOTE, f"{said}; KGATE_MODE={wanted} is weaker than what is signed"
-        )
+        why = "is weaker than what is signed" if pod.keeper.pinned else "needs a trust root"
+        return Check("mode", Status.NOTE, f"{said}; KGATE_MODE={wanted} {why}")
     return Check("mode", Status.OK, said)
 
 

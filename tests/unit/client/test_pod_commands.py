@@ -72,6 +72,13 @@ def test_what_would_not_load_is_said_with_its_reason(pod: Pod) -> None:
 
 def test_each_thing_that_is_missing_is_named(pod: Pod, monkeypatch: pytest.MonkeyPatch) -> None:
     assert _checks(pod, KGATE_TRUST_ROOT=None)["trust root"].status is Status.PROBLEM
+    observing = _checks(pod, KGATE_TRUST_ROOT=None, KGATE_MODE="observe")["trust root"]
+    assert (observing.status, "unchecked" in observing.detail) == (Status.NOTE, True)
+    warning = _checks(pod, KGATE_TRUST_ROOT=None, KGATE_MODE="warn")["mode"]
+    assert "KGATE_MODE=warn needs a trust root" in warning.detail
+    nonsense = _checks(pod, KGATE_TRUST_ROOT="/etc/passwd")
+    assert "is no trust root" in nonsense["trust root"].detail
+    assert "trust" not in nonsense
     assert "cannot be read" in _checks(pod, KGATE_TRUST_ROOT="/nowhere")["trust root"].detail
     assert "no lane 'x'" in _checks(pod, KGATE_LANE="x")["trust"].detail
     empty = _checks(pod, KGATE_CACHE=str(pod.home / "empty"))["trust"]
