@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, BinaryIO, Protocol
+from typing import TYPE_CHECKING, BinaryIO, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -59,6 +59,17 @@ class HubClient(Protocol):
 
     def read(self, repo: KernelRef, revision: Revision, file: UpstreamFile) -> Iterator[bytes]:
         """Yield a file's bytes in chunks, never more than its promised size plus one chunk."""
+        ...
+
+
+@runtime_checkable
+class RangedClient(Protocol):
+    """An upstream that can also be asked for the rest of a file."""
+
+    def read_from(
+        self, repo: KernelRef, revision: Revision, file: UpstreamFile, offset: int
+    ) -> Iterator[bytes]:
+        """Yield a file's bytes from an offset on, as `read` does."""
         ...
 
 

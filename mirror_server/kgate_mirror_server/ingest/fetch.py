@@ -17,7 +17,8 @@ from kgate_core.digest import Digest
 from kgate_core.errors import IntegrityError, InvalidInput, KgateError, NotFound
 from kgate_core.kernel import Variant, folder_of
 from kgate_core.manifest import FileEntry, Manifest, check_path
-from kgate_mirror_server.ports import ServedFile, UpstreamFile
+from kgate_mirror_server.ports import RangedClient, ServedFile, UpstreamFile
+from kgate_mirror_server.store.incoming import Resuming
 from kgate_mirror_server.upstream.gitoid import blob_oid
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 S = TypeVar("S")
 T = TypeVar("T")
 SMALL_FILE: Final = 64 * 1024**2  # bytes; a non-LFS file is held in memory to learn its sha256
+RESUMED: Final = 8 * 1024**2  # bytes; what came of larger files outlives a killed run
 PARALLEL: Final = 4  # files in flight; more only helps far-away upstreams
 
 
@@ -153,9 +155,17 @@ def fetch_large(
             came += count
             progress(count)
 
-        chunks = _counted(upstream.read(repo, revision, file), note)
+        ranged = upstream if isinstance(upstream, RangedClient) else None
         try:
-            store.put(served.digest, served.size, chunks)
+            if ranged is not None and served.size >= RESUMED and isinstance(store, Resuming):
+
+                def rest(offset: int) -> Iterator[bytes]:
+                    return _counted(ranged.read_from(repo, revision, file, offset), note)
+
+                store.resume(served.digest, served.size, rest)
+            else:
+                chunks = _counted(upstream.read(repo, revision, file), note)
+                store.put(served.digest, served.size, chunks)
         except IntegrityError as exc:
             raise IntegrityError(
                 f"{repo}@{revision.short}: {file.path}: {exc.message}",

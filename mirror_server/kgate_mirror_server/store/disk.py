@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, BinaryIO, Final
 from kgate_core.digest import Digest
 from kgate_core.errors import IntegrityError, InvalidInput, KgateError, NotFound
 from kgate_mirror_server.store.copying import NewFile
+from kgate_mirror_server.store.incoming import FOLDER, alone_with, complete
 from kgate_mirror_server.store.tending import Seen
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ class DiskStore:
     def __init__(self, root: Path) -> None:
         self._blobs = root / "blobs" / "sha256"
         self._tmp = root / "tmp"
+        self._incoming = root / FOLDER
         with _translated(f"the store {root} cannot be created"):
             self._blobs.mkdir(parents=True, exist_ok=True)
             self._tmp.mkdir(parents=True, exist_ok=True)
@@ -68,6 +70,26 @@ class DiskStore:
         if not self._place(digest).is_file():
             with self._arriving(digest) as part:
                 _write_checked(part, digest, size, chunks)
+
+    def resume(self, digest: Digest, size: int, read: Callable[[int], Iterable[bytes]]) -> None:
+        """Store a blob of which a run that was killed may have brought a part; raises as `put`.
+
+        `read` gives the bytes from an offset on. What came is kept when it fails.
+        """
+        if self._place(digest).is_file():
+            return
+        part = self._incoming / digest.hex
+        with _translated(f"{digest} cannot be stored"), alone_with(part) as descriptor:
+            if descriptor is not None:
+                complete(descriptor, digest, size, read)
+                os.fchmod(descriptor, _BLOB_MODE)
+                target = self._place(digest)
+                target.parent.mkdir(exist_ok=True)
+                _sync_folder(self._blobs)
+                part.replace(target)
+                _sync_folder(target.parent)
+                return
+        self.put(digest, size, read(0))  # another process brings it in, too
 
     def put_pieces(
         self,
@@ -177,7 +199,8 @@ class DiskStore:
         """Delete temporary files that nobody wrote to for so long; returns how many."""
         removed = 0
         limit = (now - older_than).timestamp()
-        for path in self._tmp.iterdir():
+        incoming = self._incoming.iterdir() if self._incoming.exists() else ()
+        for path in (*self._tmp.iterdir(), *incoming):
             with suppress(FileNotFoundError), _translated(f"{path} cannot be removed"):
                 if path.stat().st_mtime < limit:
                     path.unlink()

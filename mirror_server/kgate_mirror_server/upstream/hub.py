@@ -75,9 +75,14 @@ class HubUpstream:
 
     def read(self, repo: KernelRef, revision: Revision, file: UpstreamFile) -> Iterator[bytes]:
         """Yield a file's bytes, resuming a cut body; raises UpstreamError when attempts run out."""
+        return self.read_from(repo, revision, file, 0)
+
+    def read_from(
+        self, repo: KernelRef, revision: Revision, file: UpstreamFile, offset: int
+    ) -> Iterator[bytes]:
+        """Yield a file's bytes from an offset on, as `read` does."""
         url = f"{self._requests.url}{self._files}/{repo}/resolve/{revision}/{quote(file.path)}"
         deadline = time.monotonic() + _GRACE + file.size / _SLOWEST
-        offset = 0
         try:
             for attempt in retries():
                 with attempt:
