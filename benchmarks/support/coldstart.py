@@ -6,6 +6,8 @@ PostgreSQL, and an S3-speaking server. Speed is not measured here.
 
 from __future__ import annotations
 
+import sys
+from contextlib import redirect_stdout
 from typing import TYPE_CHECKING
 
 from benchmarks.support.load import Ask, storm
@@ -22,7 +24,12 @@ if TYPE_CHECKING:
 def fetches_per_blob(root: Path, clients: int) -> int:
     """Return the most requests that any blob cost the upstream."""
     root.mkdir()
-    with s3_server(root) as s3, postgresql() as url, hub_of(root) as hub:
+    with (
+        redirect_stdout(sys.stderr),
+        s3_server(root) as s3,
+        postgresql() as url,
+        hub_of(root) as hub,
+    ):
         site = scaled_site(root / "site", hub, url, s3)
         running = [start(site, "sync", "--no-sign") for _ in range(2)]
         for process in running:

@@ -186,7 +186,7 @@ def test_jobs_need_postgresql_and_a_fresh_lock(tmp_path: Path) -> None:
         site = scaled_site(tmp_path / "site", hub, "sqlite:///kgate-data/kgate.db")
         assert site.kgate("sync", "--enqueue") == 1
         assert site.kgate("lock") == 0
-        assert site.kgate("worker", "--once") == 2
+        assert site.kgate("worker", "--once") == 4
         mirror = site.mirror()
         with pytest.raises(InvalidInput, match="PostgreSQL"):
             enqueue_all(mirror)
@@ -322,11 +322,12 @@ def test_serve_runs_as_a_role_that_cannot_publish_and_writes_nothing_but_its_cac
     text = site.config.read_text(encoding="utf-8").replace("://kgate@", "://kgate_serve@")
     text = text.replace("stream: false", f"stream: false, cache: {own}/cache")
     config = site.folder / "serve.yaml"
-    config.write_text(f"{text}serve: {{kept: null, port: {port}}}\n", encoding="utf-8")
+    text = text.replace("serve:\n", "serve:\n  kept: null\n", 1)
+    config.write_text(text, encoding="utf-8")
     shutil.rmtree(site.folder / "keys")
     before = contents(site.folder)
     process = subprocess.Popen(
-        [KGATE, "serve", "--no-refresh", "--config", str(config)],
+        [KGATE, "serve", "--no-refresh", "--port", str(port), "--config", str(config)],
         env={"TMPDIR": str(own)},
         cwd="/",
         stderr=subprocess.PIPE,
