@@ -14,6 +14,9 @@ from kgate_core.errors import InvalidInput, NotFound
 from kgate_core.kernel import KernelRef
 
 if TYPE_CHECKING:
+    from collections.abc import Container, Iterable
+
+    from kgate_core.kernel import Revision
     from kgate_mirror_server.ports import Catalog, Denial, Publication
 
 MIN_PREFIX: Final = 7  # hex digits of a commit that name it
@@ -66,6 +69,54 @@ class Found:
 
     publications: tuple[Publication, ...]
     denials: tuple[Denial, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Contested:
+    """A published variant that the policy of today denies: it is served until it is revoked."""
+
+    publication: Publication
+    variant: str
+    manifest: Digest
+    denial: Denial
+
+    @property
+    def rules(self) -> str:
+        """The rules that deny it."""
+        return ", ".join(str(reason.get("rule", "?")) for reason in self.denial.reasons)
+
+
+def contested(
+    publications: Iterable[Publication], denials: Iterable[Denial], gone: Container[Digest]
+) -> tuple[Contested, ...]:
+    """Return the published variants that were denied since, in the order of publications.
+
+    `gone` has the manifests that are revoked: nobody is served those any more.
+    """
+    by_name: dict[tuple[object, ...], list[Denial]] = {}
+    for denial in denials:
+        key = (denial.origin, denial.repo_type, denial.repo, denial.lane, denial.variant)
+        by_name.setdefault(key, []).append(denial)
+    found = []
+    for item in publications:
+        for variant in item.variants:
+            if variant.manifest in gone:
+                continue
+            key = (item.origin, item.repo_type, item.repo, item.lane, variant.variant)
+            found += [
+                Contested(item, variant.variant, variant.manifest, denial)
+                for denial in by_name.get(key, ())
+                if denial.denied_at >= item.published_at
+                and means(denial, item.upstream, variant.manifest)
+            ]
+    return tuple(found)
+
+
+def means(denial: Denial, upstream: Revision, manifest: Digest) -> bool:
+    """Return whether a denial is about these bytes; without any, whether about that commit."""
+    if denial.manifest is None:
+        return denial.upstream == upstream
+    return denial.manifest == manifest
 
 
 def find(catalog: Catalog, text: str) -> Found:
