@@ -28,7 +28,9 @@ _TRITON_HOST: Final = re.compile(r"(?:cuda_utils|hip_utils|spirv_utils|__triton_
 _INDUCTOR: Final = re.compile(r"(?:^|/)(?P<two>[a-z2-7]{2})/c(?P=two)[a-z2-7]{48,49}\.[\w.]+$")
 _GRAPHS: Final = re.compile(r"(?:^|/)(?P<kind>fxgraph|aotautograd)/")
 _VLLM: Final = re.compile(r"(?:^|/)(?:torch_compile_cache|torch_aot_compile)/[^/]+/rank_[0-9]+_")
-_VLLM_RANK: Final = re.compile(r"(?:^|/)rank_[0-9]+_[0-9]+/(?:[^/]+/)?vllm_compile_cache\.py$")
+_VLLM_RANK: Final = re.compile(
+    r"(?P<root>(?:.*/)?rank_[0-9]+_[0-9]+/)(?:[^/]+/)?vllm_compile_cache\.py"
+)
 _HOST: Final = frozenset({"elf-shared-object", "elf-object", "elf-program"})
 
 
@@ -75,6 +77,7 @@ def _members(files: Mapping[str, Facts]) -> dict[str, list[str]]:
         for path, facts in files.items()
         if facts.get("record", {}).get("compiler") == "triton"
     }
+    ranks = tuple({found["root"] for path in files if (found := _VLLM_RANK.fullmatch(path))})
     members: dict[str, list[str]] = defaultdict(list)
     for path, facts in files.items():
         place = PurePosixPath(path)
@@ -85,7 +88,7 @@ def _members(files: Mapping[str, Facts]) -> dict[str, list[str]]:
             members["inductor"].append(path)
         if facts.get("record", {}).get("compiler") == "helion":
             members["helion"].append(path)
-        if _VLLM.search(path) or _VLLM_RANK.search(path):
+        if _VLLM.search(path) or path.startswith(ranks):
             members["vllm"].append(path)
     return members
 

@@ -146,7 +146,9 @@ def test_a_cache_of_vllm_holds_those_of_its_compilers() -> None:
 
 
 def test_the_folder_of_one_rank_is_a_cache_of_vllm() -> None:
-    assert "vllm" in caches_of({"rank_0_0/vllm_compile_cache.py": b"{}"})
+    files = inductor("1517964802/rank_0_0/inductor_cache/")
+    files["1517964802/rank_0_0/backbone/vllm_compile_cache.py"] = b"{}"
+    assert caches_of({**files, "notes.txt": b"x"})["vllm"]["files"] == len(files)
 
 
 def test_best_configurations_of_helion_are_named() -> None:
