@@ -9,14 +9,16 @@ from __future__ import annotations
 import json
 import os
 import socket
-from typing import TYPE_CHECKING, Any
+import time
+from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.qualifykit import RIGHT, cases, reasons, try_kernel
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from kgate_client.files import digest_files, walk
+from kgate_client.qualify.handle import Worker
+from kgate_client.qualify.judging import Batch
+from tests.qualifykit import METADATA, RIGHT, cases, reasons, try_kernel, write_kernel
 
 WRONG = "def add(out, x, y):\n    out.copy_(x - y)\n"
 PATCHES = """
@@ -95,6 +97,44 @@ def test_t51_a_candidate_that_computes_after_saying_done_is_wrong(tmp_path: Path
         "    threading.Thread(target=later, daemon=True).start()\n"
     )
     assert not try_kernel(tmp_path, late)["passed"]
+
+
+def test_t51_a_candidate_cannot_slow_the_fallback_down_beside_it(tmp_path: Path) -> None:
+    burns = "import os\nPIDS = []\ndef add(out, x, y):\n    out.copy_(x + y)\n"
+    burns += "    if not PIDS:\n        PIDS.append(os.fork())\n        if not PIDS[0]:\n"
+    burns += "            os.setsid()\n            while True: pass\n"
+    variant, scratch = write_kernel(tmp_path, burns), tmp_path / "scratch"
+    scratch.mkdir()
+    order = {
+        "root": str(variant),
+        "manifest": str(digest_files(walk(variant)).digest),
+        "name": METADATA["id"],
+        "package": "tried",
+        "scratch": str(scratch),
+        "device": "cpu",
+    }
+    (case,) = cases().cases
+    batch = Batch(case, case.shapes[0], "float32", [0], "cpu")
+    worker = Worker(order, {"HOME": str(scratch)}, 60.0)
+    try:
+        worker.confined()
+        worker.loaded()
+        for _ in range(2):
+            ran = worker.run(case, "float32", batch.layout, batch.filled)
+            assert batch.judge(ran) == ("", (0, 0))
+            running = worker.descendants()
+            assert len(running) == 3, "the one outside of the namespace, the worker, the burner"
+            states = [
+                Path(f"/proc/{pid}/stat").read_text("ascii").rpartition(")")[2].split()[0]
+                for pid in running
+            ]
+            assert states == ["T", "T", "T"]
+    finally:
+        worker.close()
+    until = time.monotonic() + 30
+    while alive := [pid for pid in running if Path(f"/proc/{pid}/exe").exists()]:
+        assert time.monotonic() < until, f"{alive} outlived the judge"
+        time.sleep(0.05)
 
 
 def test_t51_a_candidate_finds_neither_keys_nor_tokens_nor_the_judge(tmp_path: Path) -> None:
