@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 START: Final = ""
 """What the first entry names as the one before it."""
+_WRITING: Final = 0x6B67617465_03  # advisory lock: one entry after the other
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +103,8 @@ class AuditLog:
         """Append one entry inside somebody's transaction: both happen or neither."""
         if connection.dialect.name == "postgresql":
             # Readers go on; two writers would otherwise both follow the same entry.
-            connection.execute(text("LOCK TABLE audit IN EXCLUSIVE MODE"))
+            # Not the table's own lock: that would need the right to change what stands there.
+            connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _WRITING})
         before = _head(connection)
         entry = AuditEntry(
             before.sequence + 1, self._clock(), action, self._who(), what, before.digest
