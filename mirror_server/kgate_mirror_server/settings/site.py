@@ -298,11 +298,16 @@ def _with_images(config: Config) -> Config:
         return config
     from kgate_mirror_server.settings.imagetarget import read_image  # noqa: PLC0415  # rarely needed
 
-    read = [
-        target if target.image is None else read_image(str(config.path(target.image)), target.gpus)
-        for target in config.targets
-    ]
-    return config.model_copy(update={"targets": tuple(read)})
+    def read(target: Target) -> Target:
+        if target.image is None:
+            return target
+        if not target.image.startswith("oci://"):
+            return read_image(str(config.path(target.image)), target.gpus)
+        from kgate_mirror_server.settings.registrytarget import read_remote  # noqa: PLC0415  # as above
+
+        return read_remote(target, config.path("kgate-data") / "images")
+
+    return config.model_copy(update={"targets": tuple(map(read, config.targets))})
 
 
 def _explain(error: ValidationError, marked: marks.Marked, name: str) -> InvalidInput:
