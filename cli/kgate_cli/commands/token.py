@@ -102,6 +102,7 @@ def list_(config_path: Path, output: Output) -> int:
             "name": token.name,
             "repos": list(token.repos),
             "lanes": list(token.lanes),
+            "may": list(token.may),
             "createdAt": write_time(token.created_at),
             "expiresAt": None if token.expires_at is None else write_time(token.expires_at),
             "revokedAt": None if token.revoked_at is None else write_time(token.revoked_at),
@@ -111,13 +112,14 @@ def list_(config_path: Path, output: Output) -> int:
     ]
     output.result("token-list", {"tokens": listed})
     output.table(
-        ("ID", "NAME", "REPOSITORIES", "LANES", "STATE"),
+        ("ID", "NAME", "REPOSITORIES", "LANES", "MAY", "STATE"),
         [
             (
                 token.identifier,
                 token.name,
                 " ".join(token.repos),
                 " ".join(token.lanes) or "all",
+                " ".join(("read", *token.may)),
                 "counts" if token.counts(moment) else "revoked" if token.revoked_at else "expired",
             )
             for token in tokens
