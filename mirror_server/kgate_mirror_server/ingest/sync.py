@@ -252,6 +252,8 @@ def check_trust(mirror: Mirror, lock: Lock, now: datetime) -> None:
                 hint=f"it was changed: {hint}",
             )
         if kernel.origin not in lane.origins:
+            if kernel.origin not in mirror.config.origins(lane.name):
+                hint = f"name {kernel.origin} as `upstream:` in kgate.yaml, then {hint}"
             raise TrustError(f"lane {lane.name} allows no kernels from {kernel.origin}", hint=hint)
 
 
