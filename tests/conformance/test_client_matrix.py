@@ -238,7 +238,9 @@ def page(found: dict[tuple[str, str], Any]) -> str:
     about = (
         "Written by `make test-matrix`: stock clients against a mirror, with the variant"
         f" `{VARIANT}` published. Clients before kernels 0.14 ask for models and know no versions;"
-        " they get the newest version as `main`."
+        " they get the newest version as `main`. What transformers does with kernels (attention by"
+        " name, `kernelize`, lazy loading) is tried by `tests/conformance/test_transformers.py`,"
+        " KServe and a fetch by manifest by `tests/conformance/test_model_clients.py`."
     )
     heads = ["| client | " + " | ".join(CALLS) + " |", "|---|" + "---|" * len(CALLS)]
     lines = ["# Clients and calls", "", about, "", *heads]

@@ -1,4 +1,8 @@
-"""Serving systems that fetch models through the mirror: KServe's storage initializer (`hf://`)."""
+"""Serving systems that fetch models through the mirror.
+
+KServe's storage initializer (`hf://`) itself; and the fetch at start of a server that reads a
+manifest with repository, revision and file names (KernelPort's form), by a program written here.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +15,7 @@ from typing import Final
 
 import pytest
 
+from tests.clients import run_ungated
 from tests.mirrorkit import commit_of, make_mirror, publish_model, served
 
 pytestmark = pytest.mark.matrix
@@ -63,3 +68,41 @@ def test_kserve_fetches_a_mirrored_model(python: Path, tmp_path: Path, uri: str)
     assert json.loads(done.stdout.splitlines()[-1]) == {
         name: len(data) for name, data in MODEL.items()
     }
+
+
+MANIFEST: Final = """\
+id: tiny
+source: {kind: huggingface, repo: acme/model, revision: %s}
+format: safetensors
+files: [config.json, model.safetensors]
+cache: {dir: %s}
+runtime: {device: cpu}
+"""
+FETCH: Final = """
+import json, yaml
+from pathlib import Path
+from huggingface_hub import snapshot_download
+manifest = yaml.safe_load(Path("manifest.yaml").read_text())
+source = manifest["source"]
+assert source["kind"] == "huggingface"
+folder = Path(snapshot_download(
+    source["repo"], revision=source["revision"], allow_patterns=manifest["files"],
+    cache_dir=manifest["cache"]["dir"],
+))
+missing = [name for name in manifest["files"] if not (folder / name).is_file()]
+found = {p.name: p.stat().st_size for p in folder.rglob("*") if p.is_file()}
+print(json.dumps({"ready": not missing, "files": found}))
+"""
+
+
+@pytest.mark.parametrize("revision", ["main", str(commit_of("model"))])
+def test_a_fetch_at_start_by_a_manifest_gets_the_files_it_names(
+    tmp_path: Path, revision: str
+) -> None:
+    kit = make_mirror(tmp_path / "mirror")
+    publish_model(kit, MODEL)
+    (tmp_path / "manifest.yaml").write_text(MANIFEST % (revision, tmp_path / "cache"))
+    with served(kit.settings) as address:
+        said = run_ungated(FETCH, tmp_path, endpoint=address)
+    named = ("config.json", "model.safetensors")
+    assert said == {"ready": True, "files": {name: len(MODEL[name]) for name in named}}
