@@ -53,11 +53,13 @@ def command(
       kgate worker --queue ingest --concurrency 4
       kgate worker --queue sign --once
     """
-    from kgate_mirror_server.jobs.queue import QUEUES
+    from kgate_mirror_server.jobs.queue import QUEUES, conninfo, need_extra
     from kgate_mirror_server.jobs.worker import Working, work
 
     chosen = queues or QUEUES
     with open_mirror(config_path) as mirror:
+        need_extra()
+        conninfo(mirror)
         output.say(f"Working on {', '.join(chosen)}, {concurrency} at a time")
         work(mirror, partial(open_mirror, config_path), Working(chosen, concurrency, once))
     output.result("worker", {"queues": list(chosen), "concurrency": concurrency})
