@@ -123,3 +123,6 @@ def test_three_users_with_what_each_may_reach() -> None:
         r"(?m)^d /etc/kgate/keys +0700 kgate-signer ", (FOLDER / "kgate.tmpfiles.conf").read_text()
     )
     assert keys is not None
+    made = (FOLDER / "kgate.tmpfiles.conf").read_text("utf-8")
+    # SQLite would make it for one of the three alone.
+    assert re.search(r"(?m)^f /var/lib/kgate/kgate.db +0660 root +kgate ", made) is not None
