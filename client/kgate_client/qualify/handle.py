@@ -137,7 +137,14 @@ class Worker:
         if answer.get("done") is not True:
             raise Failed(f"it failed: {str(answer.get('why'))[:_MAX_WHY]}")
         said = answer.get("nanoseconds")
-        needed = None if peak is None or before is None else max(0, peak - before - layout.size)
+        # What it shares with the judge is none of its own: the tensors that it touches.
+        shared = sum(
+            slot.size
+            for item in layout.slots
+            for name, slot in item.items()
+            if name != case.output or case.returned or not self._fallback
+        )
+        needed = None if peak is None or before is None else max(0, peak - before - shared)
         return Ran(
             spent,
             said if type(said) is int and 0 < said <= spent else spent,
