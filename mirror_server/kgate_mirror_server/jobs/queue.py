@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 import structlog
 from sqlalchemy import make_url, text
 
-from kgate_core.errors import InvalidInput, UpstreamError
+from kgate_core.errors import InvalidInput, KgateError, UpstreamError
 from kgate_mirror_server.catalog.engine import writing
 from kgate_mirror_server.jobs import work
 
@@ -91,8 +91,12 @@ def build_app(connector: Any, opened: Opened | None = None) -> Any:  # noqa: ANN
     def site() -> Iterator[Mirror]:
         if opened is None:
             raise AssertionError("a worker runs this")
-        with opened() as mirror:
-            yield mirror
+        try:
+            with opened() as mirror:
+                yield mirror
+        except KgateError as exc:
+            _log.error("job.failed", reason=exc.message, hint=exc.hint)
+            raise
 
     @app.task(name=_PIN, queue=INGEST, retry=retry)
     def ingest(name: str) -> None:
