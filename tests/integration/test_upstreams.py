@@ -15,10 +15,13 @@ from kgate_mirror_server.app import Mirror
 from kgate_mirror_server.examples import default_cache
 from kgate_mirror_server.examples.build import build_gelu_and_mul
 from kgate_mirror_server.hubsim import HubSimulator, Status
-from kgate_mirror_server.settings.site import load_config
+from kgate_mirror_server.ingest.sync import new_source
+from kgate_mirror_server.settings.site import Pin, load_config
 from kgate_mirror_server.upstream.requests import Retryable, _pause, _retry_after
+from kgate_signer.predicates import UpstreamVerdict
 from tests.ingestkit import Site, make_site
 from tests.proxykit import Proxy, Swallower, TlsFront, private_ca
+from tests.repos import copy_repo
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -207,3 +210,26 @@ def origins(site: Site, result: SyncResult) -> dict[str, str]:
     assert not result.failures
     with site.mirror() as mirror:
         return {str(item.repo): item.origin for item in mirror.catalog.publications()}
+
+
+def test_whose_signatures_count_is_said_for_each_upstream(plain: Path, tmp_path: Path) -> None:
+    site = make_site(tmp_path / "site", "./public")
+    own = "org: acme, repository: 'https://git.test/acme', workflows: ['https://git.test/w@main']"
+    with site.config_path.open("a", encoding="utf-8") as file:
+        file.write(f"upstreams:\n  own: {{url: ./own, publishers: [{{{own}}}]}}\n")
+    for place, org in (("public", "acme"), ("own", "acme"), ("own", "kernels-community")):
+        repo = copy_repo(plain, site.folder / place / org / "gelu-and-mul")
+        for variant in (repo / "build").iterdir():
+            (variant / "metadata.json.sigstore").write_text("{}", encoding="utf-8")
+    verdicts = {}
+    for upstream, org in ((None, "acme"), ("own", "acme"), ("own", "kernels-community")):
+        pin = Pin(repo=f"{org}/gelu-and-mul", version=1, upstream=upstream)
+        with site.mirror() as mirror:
+            source = new_source(mirror, lambda _count: None).of(pin)
+            (described,) = source.describe(pin, source.commit(pin)).values()
+            verdicts[upstream, org] = mirror.check_publisher(pin, described.manifest).verdict
+    assert verdicts == {
+        (None, "acme"): UpstreamVerdict.NOT_CHECKED,  # nobody said whose count there
+        ("own", "acme"): UpstreamVerdict.REJECTED,  # somebody did, and this is no signature
+        ("own", "kernels-community"): UpstreamVerdict.NOT_CHECKED,  # not even those built in
+    }
