@@ -139,7 +139,7 @@ def _change(
                 source.progress,
             )
             later = mirror.scan(name, described[name].manifest)
-        facts = () if earlier is None else _compared(earlier, later)
+        facts = () if earlier is None else compared(earlier, later)
         remark = f"{old.commit.short} {_NOT_SCANNED}" if earlier is None else ""
         variants.append(VariantChange(name, size, facts, remark))
     return Change(
@@ -162,7 +162,8 @@ def _stored_scan(mirror: Mirror, locked: LockedKernel, name: str) -> ScanReport 
     return mirror.room.scan(found)
 
 
-def _compared(before: ScanReport, after: ScanReport) -> tuple[Fact, ...]:
+def compared(before: ScanReport, after: ScanReport) -> tuple[Fact, ...]:
+    """Return every kind of content in which two scans differ."""
     found = compare_reports(before, after)
     images = {
         target: f"{target} ({added} images new, {removed} gone)"
