@@ -299,7 +299,8 @@ def done_before(
         today = unless_changed(mirror, stored_evidence(mirror, kernel, locked.lane, found, asked))
         if today is None:
             return None
-        again = mirror.decide(today, now)
+        # Another run that began a second later may have decided while this one waited.
+        again = mirror.decide(today, max(now, decision.decided_at))
         if not _still_counts(mirror, decision, again, now):
             return None
         variants.append(VariantResult(name, manifest, decision, decision.denials, found))
