@@ -37,7 +37,10 @@ def site(tmp_path: Path) -> Site:
 def build(variant: Path, number: int) -> None:
     variant.mkdir(parents=True)
     (variant / "__init__.py").write_text(f"ANSWER = {number}\n", encoding="utf-8")
-    document = {"name": f"kernel{number}", "id": f"_k{number}_{variant.name[-5:]}"}
+    document: dict[str, object] = {
+        "name": f"kernel{number}",
+        "id": f"_k{number}_{variant.name[-5:]}",
+    }
     document |= {
         "version": 1,
         "license": "Apache-2.0",
