@@ -67,11 +67,13 @@ def command(  # one argument for each option
     if dry_run:
         return _rehearse(config_path, from_dir, output, locked=locked)
     with open_mirror(config_path, acts=True, from_dir=from_dir) as mirror:
-        with output.progress("sync") as (count, tell):
+        with output.counting("sync") as (count, tell, expect):
+            from kgate_mirror_server.ingest.fetch import bytes_ahead
             from kgate_mirror_server.ingest.sync import new_source, sync
 
             source = new_source(mirror, count)
             lock = _lock(mirror, from_dir, source, tell, locked=locked)
+            expect(bytes_ahead(mirror.store, lock))
             result = sync(mirror, lock, source, now(), tell=tell, sign=not no_sign)
         from kgate_mirror_server.events import sync_events
 

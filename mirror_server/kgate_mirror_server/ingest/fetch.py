@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from kgate_core.kernel import KernelRef, Revision
+    from kgate_core.lock import Lock
     from kgate_mirror_server.ports import BlobStore, HubClient
 
 S = TypeVar("S")
@@ -47,6 +48,19 @@ class DescribedVariant:
     files: tuple[ServedFile, ...]
     fetched_bytes: int
     """Bytes that had to come from upstream to say this much."""
+
+
+def bytes_ahead(store: BlobStore, lock: Lock) -> int:
+    """Return how many bytes a sync of the lock may have to fetch, before any of it has begun.
+
+    A variant whose manifest is stored was fetched before. Files that variants share count for each.
+    """
+    return sum(
+        variant.size
+        for kernel in lock.kernels
+        for variant in kernel.variants.values()
+        if not store.has(variant.manifest)
+    )
 
 
 class Described(Protocol):
