@@ -37,6 +37,7 @@ from kgate_mirror_server.serve.metrics import CONTENT_TYPE, Metrics
 from kgate_mirror_server.serve.podapi import PodApi
 from kgate_mirror_server.serve.rate import RateLimit
 from kgate_mirror_server.serve.reports import ReportInbox, Ungated
+from kgate_mirror_server.serve.requestlog import observers
 from kgate_mirror_server.serve.router import Asked, Router
 from kgate_mirror_server.serve.snapshot import SnapshotSource
 from kgate_mirror_server.serve.traffic import Watched, count, part_of
@@ -53,7 +54,6 @@ if TYPE_CHECKING:
     from kgate_mirror_server.serve.qualifications import QualificationInbox
     from kgate_mirror_server.serve.settings import ServeSettings
     from kgate_mirror_server.serve.snapshot import CatalogReader
-    from kgate_mirror_server.serve.telemetry import Telemetry
     from kgate_mirror_server.serve.usage import Usage
     from kgate_mirror_server.serve.wire import Receive, Scope, Send
 
@@ -104,8 +104,8 @@ class ServeApp:
         self.guard: BlobGuard | None = None
         self._admin = AdminApi(source)
         self._same_for_all = isinstance(access, OpenAccess) and not settings.marked_lanes
-        self.telemetry = _telemetry(settings, metrics)
-        self.keeps_answers = self.telemetry is None  # each request has a span
+        self._observers = observers(settings, metrics)
+        self.keeps_answers = not self._observers  # who looks at requests sees every one
         """Whether answers may be kept as long as the snapshot lasts."""
         limits = settings.limits
         self._rate = (
@@ -125,10 +125,10 @@ class ServeApp:
                 request = Request(scope, receive)
                 if wait := self.over_rate(str(scope.get("client")), scope["path"]):
                     await _too_many(wait).send(request, send)
-                elif self.telemetry is None:
-                    await self._respond(request, Watched(send))
+                elif self._observers:
+                    await self._observed(request, Watched(send))
                 else:
-                    await self._traced(self.telemetry, request, Watched(send))
+                    await self._respond(request, Watched(send))
             case _:
                 await send({"type": "websocket.close", "code": 1000})
 
@@ -146,12 +146,14 @@ class ServeApp:
         asked = self._router.admit(made, made.segments or [])
         return asked.caller.grants if isinstance(asked, Asked) else None
 
-    async def _traced(self, telemetry: Telemetry, request: Request, send: Watched) -> None:
-        span = telemetry.begin(request, part_of(request.segments or []))
+    async def _observed(self, request: Request, send: Watched) -> None:
+        part = part_of(request.segments or [])
+        begun = [(one, one.begin(request, part)) for one in self._observers]
         try:
             await self._respond(request, send)
         finally:
-            telemetry.end(span, send.status)
+            for one, its_own in begun:
+                one.end(its_own, send.status)
 
     async def _respond(self, request: Request, send: Watched) -> None:
         parts = request.segments or []
@@ -266,19 +268,6 @@ class ServeApp:
 def _too_many(seconds: float) -> Answer:
     wait = str(math.ceil(seconds)).encode("ascii")
     return error(429, "too many requests from this address", (b"retry-after", wait))
-
-
-def _telemetry(settings: ServeSettings, metrics: Metrics) -> Telemetry | None:
-    if settings.otlp is None:
-        return None
-    try:
-        # An SDK with threads is nothing that a mirror without a collector should carry.
-        from kgate_mirror_server.serve.telemetry import Telemetry  # noqa: PLC0415
-    except ImportError as exc:
-        raise InvalidInput(
-            "serve.otlp: OpenTelemetry is not installed", hint="pip install 'kgate[otel]'"
-        ) from exc
-    return Telemetry(settings.otlp, metrics)
 
 
 def _delegate(settings: ServeSettings) -> ModelDelegate | None:

@@ -178,6 +178,8 @@ class ServeSettings:
     """Reads the store again in the background; None leaves that to `kgate scrub`."""
     otlp: OtlpSettings | None = None
     """Where traces and metrics go; None sends nothing."""
+    request_log: bool = False
+    """Whether each request is a line on stderr."""
     kept: Path | None = None
     """Folder in which the server keeps what it served, to start from while the database is down."""
     poll_seconds: float = 1.0

@@ -142,6 +142,8 @@ class Serve(_Strict):
     limits: Bounds = Bounds()
     otlp: Otlp | None = None
     """A collector; without, nothing is sent anywhere."""
+    request_log: bool = False
+    """One JSON line on stderr for each request; costs the kept answers of the fast path."""
     shim_required: tuple[str, ...] = ()
     """Lanes that show kernels only to clients beside which the shim runs."""
     reports: Reports | None = None
@@ -191,6 +193,7 @@ def serve_settings(
         ),
         limits=_limits(serve),
         otlp=OtlpSettings(**serve.otlp.model_dump()) if serve.otlp else None,
+        request_log=serve.request_log,
         marked_lanes=frozenset(serve.shim_required),
         public_url=serve.public_url.rstrip("/"),
         delegate=None
