@@ -31,6 +31,8 @@ def live(order):
     os.environ.clear()
     os.environ.update(order["environment"])
     os.chdir(order["folder"])
+    import tempfile
+    tempfile.tempdir = None  # what the parent found out need not hold here
     for number, name in ((1, "stdout"), (2, "stderr")):
         handle = os.open(order[name], os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         os.dup2(handle, number)

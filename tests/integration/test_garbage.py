@@ -80,6 +80,19 @@ def age(site: Site) -> None:
     mirror.close()
 
 
+def apart(site: Site, *items: Publication) -> None:
+    """Let a day lie between two publications: made within one second, neither is newer."""
+    mirror = site.mirror()
+    with mirror.catalog.engine.begin() as connection:
+        for day, item in enumerate(items, start=1):
+            connection.exec_driver_sql(
+                f"UPDATE publication SET published_at = '2020-01-{day:02}T00:00:00Z'"
+                f" WHERE served = '{item.served}'"
+            )
+        connection.exec_driver_sql("UPDATE meta SET generation = generation + 1")
+    mirror.close()
+
+
 def stored(site: Site) -> set[str]:
     folder = site.folder / "kgate-data" / "blobs"
     return {path.name for path in folder.rglob("*") if path.is_file()}
@@ -149,6 +162,7 @@ def test_without_a_rule_no_publication_ever_goes(site: Site) -> None:
 def test_old_revisions_go_but_not_what_a_version_or_a_hold_names(site: Site) -> None:
     first, second, newest = revisions(site, 2)
     assert (first.version, second.version, newest.version) == (None, None, 1)
+    apart(site, first, second, newest)
     configure(site, "retention: {keep_newest: 1, keep_days: 0}")
     assert site.kgate("hold", f"{REPO}@{second.served}", "--reason", "case 7") == 0
     age(site)

@@ -88,7 +88,7 @@ def test_encoded_slashes_reach_kgate_as_they_were_sent(front: str) -> None:
 def test_nginx_takes_the_configuration_of_the_sidecar(tmp_path: Path) -> None:
     folder = nginx.CONFIG.parents[1] / "kustomize" / "components" / "nginx"
     text = (folder / "nginx.conf").read_text("utf-8")
-    for old, new in (("/etc/nginx/conf.d", str(folder)), ("/tmp/", f"{tmp_path}/")):
+    for old, new in (("/tmp/", f"{tmp_path}/"), ("/etc/nginx/conf.d", str(folder))):
         assert old in text
         text = text.replace(old, new)
     (tmp_path / "nginx.conf").write_text(text, encoding="utf-8")

@@ -79,8 +79,10 @@ class Cluster:
             if mount.get("readOnly"):
                 script.append(f"mount -o remount,bind,ro {shlex.quote(str(target))}")
         environment = {item["name"]: moved(item["value"]) for item in container.get("env", ())}
-        words = container.get("command") or [KGATE, *container["args"]]
-        script.append("exec " + shlex.join([moved(str(word)) for word in words]))
+        # The program lies where it lies, perhaps below a folder that the pod mounts.
+        program = [] if container.get("command") else [KGATE]
+        words = container.get("command") or container["args"]
+        script.append("exec " + shlex.join([*program, *(moved(str(word)) for word in words)]))
         return subprocess.Popen(
             ["unshare", "--mount", "/bin/sh", "-ec", "\n".join(script)],
             env={"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", **environment},

@@ -98,7 +98,8 @@ print(json.dumps({{
                               revision="v1"),
     "not": api.file_exists("acme/relu", "README.md", repo_type="kernel", revision="v1"),
     "revision": api.revision_exists("acme/relu", "v1", repo_type="kernel"),
-    "none": api.revision_exists("acme/relu", "main", repo_type="kernel"),
+    "main": api.revision_exists("acme/relu", "main", repo_type="kernel"),
+    "none": api.revision_exists("acme/relu", "nothing", repo_type="kernel"),
 }}))
 """
     said = run_ungated(program, tmp_path, endpoint=address)
@@ -118,6 +119,7 @@ print(json.dumps({{
         "exists": True,
         "not": False,
         "revision": True,
+        "main": True,  # there, and empty: kernels 0.14 to 0.16 ask for it while they lock
         "none": False,
     }
 

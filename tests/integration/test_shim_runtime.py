@@ -286,11 +286,15 @@ def test_forked_workers_post_for_themselves(tmp_path: Path, inbox: _Inbox) -> No
     program = (
         LOCAL.format(variant=str(pod.variant()))
         + """
-import os
+import os, time
 from kgate_client.process import current
 if os.fork() == 0:
-    current().reporter._poster.put(json.dumps({"child": True}).encode())
-    current().reporter._poster.close()
+    poster = current().reporter._poster
+    poster.put(json.dumps({"child": True}).encode())
+    end = time.monotonic() + 20
+    while (poster._queue or poster._busy) and time.monotonic() < end:
+        time.sleep(0.05)  # a busy machine takes longer than the moment that a pod gives
+    poster.close()
     os._exit(0)
 os.wait()
 print(json.dumps(0))

@@ -93,7 +93,7 @@ def print_sbom(
     Examples:
       kgate sbom kernels-community/activation@v1 --variant torch-cpu > activation.cdx.json
       kgate sbom kernels-community/activation@v1 --variant torch-cpu --vulnerabilities
-      kgate sbom ./libkernel.so --format spdx
+      kgate sbom print ./libkernel.so --format spdx
       kgate sbom oci://registry.example/ai/vllm:1.2 --platform linux/arm64
       kgate sbom ./build/torch-cpu --profile bsi --creator https://example.org/sbom
     """
